@@ -1,0 +1,212 @@
+"""`rescind run`: the daemon, its parts in one list."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Any
+
+import click
+import uvicorn
+
+from indexer import log
+from indexer.cli.base import (
+    ALL,
+    CursorType,
+    load_settings,
+    make_resolver,
+    make_scope,
+    run_async,
+    setting_options,
+    unix_ms,
+)
+from indexer.config import PREFIX, ConfigError, Settings
+from indexer.consumer import Consumer, Stats, cursor_checkpoint
+from indexer.lock import daemon_lock
+from indexer.net import guarded_client
+from indexer.store import cursors, daemon, repos
+from indexer.store.cursors import Cursor
+from indexer.store.db import Database, Transaction
+from xrpc.app import create_app
+from xrpc.auth import ServiceAuth
+from xrpc.pds import PdsClient
+from xrpc.publisher import Publisher
+from xrpc.services import Services
+from xrpc.sessions import Sessions, Vault
+
+GRACE = 10  # seconds for calls under way when the daemon is told to stop
+KEEP_ALIVE = 15  # seconds that an idle connection of a client is kept
+MAX_HEAD = 16_384  # bytes of a request's line and headers
+MAX_CALLS = 500  # connections and calls at once
+BACKLOG = 512  # connections that wait to be taken
+
+_log = log.get("daemon")
+
+
+@click.command()
+@click.option(
+    "--cursor",
+    type=CursorType("oldest", "live"),
+    metavar="SEQ|oldest|live",
+    help="read on behind this seq, in place of the stored cursor",
+)
+@setting_options(*ALL)
+def run(cursor: int | str | None, **flags: Any) -> None:
+    """Run the daemon: indexer and XRPC server."""
+    settings = load_settings(flags)
+    with daemon_lock(settings.db):
+        run_async(_daemon(settings, cursor))
+
+
+async def _daemon(settings: Settings, cursor: int | str | None) -> None:
+    """Run until a signal, or until one of the parts fails: then all of it ends."""
+    listener = _listen(settings)
+    scope = make_scope(settings)
+    async with (
+        await Database.open(settings.db) as db,
+        guarded_client(allow_private=settings.allow_private_hosts) as client,
+    ):
+        start = await _start(db, settings, cursor)
+        resolver = make_resolver(settings, client)
+        pds = PdsClient(client)
+        sessions = Sessions(db, Vault.open(settings), pds)
+        publisher = Publisher(db, sessions, resolver, pds)
+        auth = ServiceAuth(resolver, settings.audiences)
+        services = Services(settings, db, scope, resolver, pds, sessions, publisher)
+        stats = Stats.empty()
+        consumer = Consumer(
+            db,
+            scope,
+            relay_url=settings.relay,
+            relay=settings.relay_host,
+            start=start,
+            checkpoint=_checkpoint(settings.relay_host, stats),
+            stats=stats,
+            forget_identity=resolver.forget,
+        )
+        server = _Server(create_app(services, auth), settings)
+        _announce(settings, start, cursor)
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                working = [
+                    tasks.create_task(consumer.run(), name="consumer"),
+                    tasks.create_task(publisher.run(), name="publisher"),
+                ]
+                serving = tasks.create_task(server.serve(sockets=[listener]), name="xrpc")
+                await stop.wait()
+                _log.info("daemon.stopping")
+                server.should_exit = True
+                await serving
+                for task in working:
+                    task.cancel()
+        except* Exception as group:
+            _log.critical("daemon.died", error=_innermost(group), exc_info=group)
+            raise click.ClickException(f"the daemon died: {_innermost(group)}") from None
+        finally:
+            await resolver.aclose()
+        _log.info("daemon.stopped", cursor=consumer.position and consumer.position.seq)
+
+
+async def _start(db: Database, settings: Settings, cursor: int | str | None) -> int | None:
+    """Return the seq to read on behind, and note that a daemon starts."""
+    stored = await cursors.load(db, settings.relay_host)
+    start: int | None
+    match cursor:
+        case None:
+            start = stored.seq if stored else None
+        case "oldest":
+            start = 0
+        case int():
+            start = cursor
+        case _:
+            start = None
+    async with db.transaction() as tx:
+        await daemon.start(
+            tx,
+            pid=os.getpid(),
+            version=version("rescind"),
+            relay=settings.relay_host,
+            now=unix_ms(),
+        )
+        if stored is not None and (start is None or start > stored.seq):
+            count = await repos.desynchronize_all(tx)
+            _log.warning("stream.skipped", cursor=stored.seq, start=cursor, repos_to_check=count)
+    return start
+
+
+def _checkpoint(relay: str, stats: Stats) -> Callable[..., Any]:
+    """Return the daemon's checkpoint: the cursor, and what was skipped and rejected so far."""
+    save_cursor = cursor_checkpoint(relay)
+
+    async def save(tx: Transaction, position: Cursor | None) -> None:
+        await save_cursor(tx, position)
+        await daemon.save_counters(tx, "skipped", stats.skipped)
+        await daemon.save_counters(tx, "rejected", stats.rejected)
+
+    return save
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, but for its signals: the daemon has its own."""
+
+    def __init__(self, app: Any, settings: Settings) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http="h11",  # it bounds the headers; httptools takes 100 MB of them
+                h11_max_incomplete_event_size=MAX_HEAD,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=MAX_CALLS,
+                timeout_keep_alive=KEEP_ALIVE,
+                timeout_graceful_shutdown=GRACE,
+            )
+        )
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _listen(settings: Settings) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in settings.bind_host else socket.AF_INET
+        return socket.create_server(
+            (settings.bind_host, settings.bind_port), family=family, backlog=BACKLOG
+        )
+    except OSError as error:
+        raise ConfigError(f"{PREFIX}BIND (--bind): {settings.bind}: {error.strerror}") from None
+
+
+def _announce(settings: Settings, start: int | None, cursor: int | str | None) -> None:
+    behind = "from now on" if start is None else f"behind seq {start}"
+    lines = {
+        "database": settings.db.resolve(),
+        "relay": f"{settings.relay}, {'from oldest' if cursor == 'oldest' else behind}",
+        "plc": settings.plc,
+        "xrpc": f"http://{settings.bind}",
+        "service": f"{settings.service_did}#{settings.service_id}",
+        "operators": ", ".join(sorted(settings.operators)) or "none",
+        "verifier": settings.verifier or "none",
+        "session key": PREFIX + "SECRET_KEY" if settings.secret_key else settings.key_file,
+    }
+    click.echo(f"rescind {version('rescind')}")
+    for name, value in lines.items():
+        click.echo(f"  {name:<12}{value}")
+    _log.info("daemon.started", relay=settings.relay, cursor=start, bind=settings.bind)
+
+
+def _innermost(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}"

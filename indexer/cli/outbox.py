@@ -1,0 +1,82 @@
+"""`rescind outbox`: the deletions that are to be published."""
+
+import json
+from typing import Any
+
+import click
+
+from indexer.cli.base import load_settings, run_async, setting_options, unix_ms
+from indexer.store import audit
+from indexer.store import outbox as table
+from indexer.store.db import Database
+
+
+@click.group("outbox")
+def outbox() -> None:
+    """See and steer the deletions that are to be published."""
+
+
+@outbox.command("list")
+@click.option("--all", "everything", is_flag=True, help="also what is confirmed or dropped")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=200, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="one JSON object a line")
+@setting_options("db")
+def outbox_list(everything: bool, limit: int, as_json: bool, **flags: Any) -> None:
+    """List what waits: state, attempts, and what went wrong last."""
+    settings = load_settings(flags)
+    states = table.STATES if everything else ("pending", "sent", "blocked")
+
+    async def show() -> None:
+        async with await Database.open(settings.db, create=False) as db:
+            for row in await table.listing(db, states, limit):
+                if as_json:
+                    click.echo(
+                        json.dumps(
+                            {
+                                "uri": row.uri,
+                                "state": row.state,
+                                "attempts": row.attempts,
+                                "commitRev": row.commit_rev,
+                                "dueAt": row.due_at,
+                                "error": row.error,
+                            }
+                        )
+                    )
+                else:
+                    click.echo(f"{row.state:<10}{row.attempts:>4}  {row.uri}  {row.error or ''}")
+
+    run_async(show())
+
+
+@outbox.command("retry")
+@click.argument("uris", metavar="[URI]...", nargs=-1)
+@setting_options("db")
+def outbox_retry(uris: tuple[str, ...], **flags: Any) -> None:
+    """Try these deletions now, or all that wait. The daemon takes them up within seconds."""
+    settings = load_settings(flags)
+
+    async def retry() -> None:
+        async with await Database.open(settings.db, create=False) as db, db.transaction() as tx:
+            count = await table.retry(tx, uris or None, unix_ms())
+            await audit.write(tx, "operator", "outbox.retry", uris or ["*"], None, unix_ms())
+        click.echo(f"{count} to be tried now.")
+
+    run_async(retry())
+
+
+@outbox.command("drop")
+@click.argument("uri")
+@click.option("--reason", required=True, help="kept with the row and in the audit")
+@setting_options("db")
+def outbox_drop(uri: str, reason: str, **flags: Any) -> None:
+    """Give a deletion up. The record stays revoked here, and stays in its repo."""
+    settings = load_settings(flags)
+
+    async def drop() -> None:
+        async with await Database.open(settings.db, create=False) as db, db.transaction() as tx:
+            if not await table.drop(tx, uri, reason, unix_ms()):
+                raise click.ClickException(f"nothing waits in the outbox for {uri}")
+            await audit.write(tx, "operator", "outbox.drop", [uri], reason, unix_ms())
+        click.echo(f"Dropped {uri}.")
+
+    run_async(drop())

@@ -1,0 +1,287 @@
+"""The loop: frames in, one transaction a batch, the cursor inside.
+
+Two tasks share an inbox. `_receive` decodes frames as they come; `_apply` takes what has
+gathered, checks it and writes it together with the position up to which it reaches.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from indexer import log
+from indexer.decode import MAX_SEQ, UndecodableFrame, decode
+from indexer.events import (
+    Account,
+    Commit,
+    Event,
+    Identity,
+    Info,
+    Rejected,
+    Skipped,
+    StreamError,
+    Sync,
+)
+from indexer.firehose import Connection, Firehose
+from indexer.inbox import Inbox
+from indexer.projection import Change, Desynchronize, Projection
+from indexer.records import Scope
+from indexer.store import cursors, repos
+from indexer.store.cursors import Cursor
+from indexer.store.db import Database, Transaction
+from indexer.verify import verify_commit, verify_sync
+
+GATHER = 0.05  # seconds that a batch waits for more: a busy stream is written in few commits
+MAX_BATCH = 1_000  # events
+VERIFY_RUN = 64  # events that are checked before others get their turn
+CURSOR_INTERVAL = 1.0  # seconds; frames that concern nobody move the cursor at least this often
+POISON_TRIES = 3  # connections that break at one place before that frame is stepped over
+
+_log = log.get("consumer")
+
+Checkpoint = Callable[[Transaction, Cursor | None], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Stats:
+    """What went by since the start of the process."""
+
+    frames: int
+    skipped: Counter[str]
+    rejected: Counter[str]
+
+    @classmethod
+    def empty(cls) -> "Stats":
+        return cls(0, Counter(), Counter())
+
+
+class Consumer:
+    """Reads one relay's stream into the index.
+
+    `start` is the seq to begin behind, or None for the live end. `checkpoint` is awaited inside
+    each batch's transaction with the position that the batch reaches: the daemon stores its
+    cursor there, a replay does not. A replay may have a `last` seq, and since the live stream
+    is not its business, what it misses marks no repo, and an error frame ends it.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        scope: Scope,
+        *,
+        relay_url: str,
+        relay: str,
+        start: int | None,
+        checkpoint: Checkpoint,
+        is_replay: bool = False,
+        last: int = MAX_SEQ,
+        stats: Stats | None = None,
+        forget_identity: Callable[[str], None] = lambda did: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.stats = stats or Stats.empty()
+        self.is_connected = False
+        self.error: StreamError | None = None  # of a replay, which ended by it
+        self.position = None if start is None else Cursor(start, None)
+        self._db = db
+        self._scope = scope
+        self._projection = Projection(scope, relay)
+        self._checkpoint = checkpoint
+        self._is_replay = is_replay
+        self._last = last
+        self._finished = False
+        self._forget_identity = forget_identity
+        self._clock = clock
+        self._firehose = Firehose(relay_url, self._cursor)
+        self._inbox = Inbox()
+        self._tracked: set[str] = set()
+        self._last_repo = 0
+        self._poison = 0  # connections in a row that broke at an undecodable frame
+        self._saved: Cursor | None = self.position
+
+    async def run(self) -> None:
+        """Read for ever, or to the `last` seq. Raises what is our own fault, the cursor unmoved."""
+        await self._track_newcomers()
+        async with asyncio.TaskGroup() as tasks:
+            self._receiving = tasks.create_task(self._receive(), name="receive")
+            tasks.create_task(self._apply_batches(), name="apply")
+
+    def finish(self) -> None:
+        """Read no more; `run` returns once what has come is applied."""
+        self._finished = True
+        self._receiving.cancel()
+
+    def _cursor(self) -> int | None:
+        return None if self.position is None else self.position.seq
+
+    async def _receive(self) -> None:
+        async with aclosing(self._firehose.connections()) as connections:
+            async for connection in connections:
+                self.is_connected = True
+                await self._read(connection)
+                self.is_connected = False
+                if self._finished:
+                    return
+
+    async def _read(self, connection: Connection) -> None:
+        """Read one connection's frames until it ends, or until it makes no sense any more."""
+        stats, inbox, tracked = self.stats, self._inbox, self._tracked
+        collections = self._scope.collections
+        async with aclosing(connection.frames()) as frames:
+            async for frame in frames:
+                stats.frames += 1
+                try:
+                    event = decode(frame, collections, tracked)
+                except UndecodableFrame as error:
+                    if not self._steps_over(error):
+                        return
+                    continue
+                match event:
+                    case Skipped(seq, sent, reason):
+                        stats.skipped[reason] += 1
+                        if seq is not None and not self._reach(connection, seq, sent):
+                            return
+                    case StreamError():
+                        self._fail(event)
+                        return
+                    case Info():
+                        inbox.put(event)
+                    case _:
+                        if isinstance(event, Commit):
+                            # From here on, not from when it is applied: what follows at once
+                            # about this repo concerns us too.
+                            tracked.add(event.repo)
+                        await inbox.room()
+                        if event.seq is not None and not self._reach(
+                            connection, event.seq, event.time
+                        ):
+                            return
+                        inbox.put(event)  # no await since the position moved: both, or neither
+
+    def _reach(self, connection: Connection, seq: int, sent: str | None) -> bool:
+        """Move the position; False if that is beyond the last frame that is wanted."""
+        if seq > self._last:
+            self._finished = True
+            return False
+        position = self.position
+        if position is not None and seq < position.seq:
+            _log.warning("stream.went_back", seq=seq, cursor=position.seq)
+            self._inbox.put(_GAP)
+        self.position = Cursor(seq, sent)
+        self._inbox.reach(self.position)
+        self._poison = 0
+        connection.useful = True
+        return True
+
+    def _steps_over(self, error: UndecodableFrame) -> bool:
+        """Whether to go on behind an undecodable frame; if not, a new connection may cure it."""
+        self._poison += 1
+        if self._poison < POISON_TRIES:
+            _log.warning("frame.undecodable", error=str(error), cursor=self._cursor())
+            return False
+        if self._poison == POISON_TRIES:
+            _log.error("frame.stepped_over", error=str(error), cursor=self._cursor())
+        self.stats.rejected["undecodable"] += 1
+        return True
+
+    def _fail(self, error: StreamError) -> None:
+        _log.warning(
+            "stream.failed", error=error.name, message=error.message, cursor=self._cursor()
+        )
+        if self._is_replay:
+            self.error = error
+            self._finished = True
+        elif error.name == "FutureCursor":
+            # Our cursor belongs to another sequence than the one that this relay counts now.
+            self._inbox.put(error)
+            self.position = None
+            self._inbox.reach(None)
+
+    async def _apply_batches(self) -> None:
+        while True:
+            await self._inbox.filled(CURSOR_INTERVAL)
+            await asyncio.sleep(GATHER)
+            is_last_take = self._finished
+            events, position = self._inbox.take()
+            for first in range(0, max(len(events), 1), MAX_BATCH):
+                batch = events[first : first + MAX_BATCH]
+                # A batch that is not the last of its take reaches only to its own last frame.
+                is_last = first + MAX_BATCH >= len(events)
+                await self._apply(batch, position if is_last else _reached(batch) or self._saved)
+            await self._track_newcomers()
+            if is_last_take:
+                return
+
+    async def _apply(self, events: list[Event], position: Cursor | None) -> None:
+        """Write a batch of events and the position that it reaches, in one transaction."""
+        if not events and position == self._saved:
+            return
+        now = int(self._clock() * 1000)
+        changes = []
+        for count, event in enumerate(events, 1):
+            if (change := self._verified(event, now)) is not None:
+                changes.append(change)
+            if count % VERIFY_RUN == 0:
+                await asyncio.sleep(0)
+        if position is not None:
+            position = replace(position, applied_at=now)
+        async with self._db.transaction() as tx:
+            rejected = await self._projection.apply(tx, changes, now)
+            # The last statement of the same transaction, so that a crash leaves both or
+            # neither: no frame is lost, and one that comes again changes nothing.
+            await self._checkpoint(tx, position)
+        self.stats.rejected.update(rejected)
+        self._saved = position
+
+    def _verified(self, event: Event, now: int) -> Change | None:
+        change: Change | None = None
+        match event:
+            case Commit():
+                change = verify_commit(event, self._scope.collections.__contains__, now)
+            case Sync():
+                change = verify_sync(event, now)
+            case Account() | Rejected():
+                change = event
+            case Identity(did=did):
+                self._forget_identity(did)
+            case Info(name, message):
+                _log.warning("stream.informed", name=name, message=message)
+                if name == "OutdatedCursor" and not self._is_replay:
+                    change = Desynchronize()
+            case StreamError():
+                change = Desynchronize()
+            case Skipped():
+                pass
+        if isinstance(change, Rejected):
+            self.stats.rejected[change.reason] += 1
+        return change
+
+    async def _track_newcomers(self) -> None:
+        """Learn which repos are tracked since the last look, also by a replay beside us."""
+        self._last_repo, dids = await repos.newcomers(self._db, self._last_repo)
+        self._tracked.update(dids)
+
+
+# Events were missed, and nobody knows which: as if the relay had said it.
+_GAP = Info("OutdatedCursor", "the stream went back to a lower seq")
+
+
+def _reached(batch: list[Event]) -> Cursor | None:
+    for event in reversed(batch):
+        if not isinstance(event, Info | StreamError) and event.seq is not None:
+            return Cursor(event.seq, event.time)
+    return None
+
+
+def cursor_checkpoint(relay: str) -> Checkpoint:
+    """Return the daemon's checkpoint: the cursor of this relay host."""
+
+    async def save(tx: Transaction, position: Cursor | None) -> None:
+        if position is None:
+            await cursors.forget(tx, relay)
+        else:
+            await cursors.save(tx, relay, position)
+
+    return save

@@ -1,0 +1,135 @@
+"""Socket to raw frames: connections to `com.atproto.sync.subscribeRepos`, one after another.
+
+Source: atproto.com/specs/event-stream and atproto.com/specs/sync. A relay may split a message
+into several WebSocket frames; `websockets` puts them together.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import AsyncExitStack
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidHandshake,
+    InvalidURI,
+    ProxyError,
+)
+
+from indexer import log
+
+MAX_FRAME = 5_000_000  # bytes; the hard limit of atproto.com/specs/sync
+OPEN_TIMEOUT = 15.0  # seconds for DNS, TCP, TLS and the handshake together
+CLOSE_TIMEOUT = 2.0  # seconds for the other side to say goodbye
+PING_INTERVAL = 20.0  # seconds; a quiet stream is told from a dead one by its pongs
+PING_TIMEOUT = 20.0  # seconds
+FIRST_DELAY = 0.5  # seconds before the first new attempt
+MAX_DELAY = 60.0  # seconds
+TOO_BIG = 1009  # the close code of RFC 6455 for a message that the receiver does not take
+OVERSIZED_TRIES = 3
+
+_log = log.get("firehose")
+
+
+def subscribe_url(relay: str, cursor: int | None) -> str:
+    """Return where to read the stream of a relay: behind `cursor`, or, if None, from now on."""
+    url = f"{relay.rstrip('/')}/xrpc/com.atproto.sync.subscribeRepos"
+    return url if cursor is None else f"{url}?cursor={cursor}"
+
+
+def delays(rng: Callable[[], float] = random.random) -> Iterator[float]:
+    """Yield seconds to wait before each attempt: doubling, with full jitter, up to a minute.
+
+    Full jitter, since all consumers of a relay lose it at the same moment.
+    """
+    ceiling = FIRST_DELAY
+    while True:
+        yield ceiling * (0.1 + 0.9 * rng())
+        ceiling = min(ceiling * 2, MAX_DELAY)
+
+
+class Connection:
+    """One open connection."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+        self.received = 0
+        self.useful = False  # set by the reader once a frame has moved its cursor
+        self.end = "left by the reader"  # why it ended, for the log
+        self.oversized = False
+
+    async def frames(self) -> AsyncGenerator[bytes, None]:
+        """Yield its frames until it ends, for whatever reason."""
+        try:
+            async for frame in self._socket:
+                self.received += 1
+                # The protocol knows binary frames only: the decoder says so of this one.
+                yield frame if isinstance(frame, bytes) else frame.encode()
+            self.end = "closed by the relay"
+        except ConnectionClosed as closed:
+            self.end = str(closed)
+            self.oversized = closed.sent is not None and closed.sent.code == TOO_BIG
+
+
+class Firehose:
+    """The stream of one relay, connection after connection.
+
+    `cursor` is asked before each of them: the seq to go on behind, or None for the live end.
+    """
+
+    def __init__(self, relay: str, cursor: Callable[[], int | None]) -> None:
+        self._relay = relay
+        self._cursor = cursor
+
+    async def connections(self) -> AsyncGenerator[Connection, None]:
+        """Yield open connections for ever; leaving the loop over one's frames asks for the next."""
+        delay = delays()
+        oversized = 0  # connections in a row that ended at a frame beyond MAX_FRAME
+        while True:
+            cursor = self._cursor()
+            if cursor is not None and oversized >= OVERSIZED_TRIES:
+                # Such a frame is against the spec and would end every connection at this place:
+                # step over one seq after the other until the stream goes on.
+                cursor += oversized - OVERSIZED_TRIES + 1
+                _log.error("frame.skipped", reason="over 5 MB", seq=cursor)
+            connection: Connection | None = None
+            async with AsyncExitStack() as stack:
+                try:
+                    socket = await stack.enter_async_context(self._connect(cursor))
+                except _UNREACHABLE as error:
+                    reason = str(error) or type(error).__name__
+                else:
+                    _log.info("firehose.connected", relay=self._relay, cursor=cursor)
+                    connection = Connection(socket)
+                    yield connection
+                    reason = connection.end
+            if connection is not None and connection.useful:
+                delay = delays()
+            if connection is not None and connection.oversized:
+                oversized = 1 if connection.received else oversized + 1
+            else:
+                oversized = 0
+            pause = next(delay)
+            _log.warning(
+                "firehose.unreachable" if connection is None else "firehose.disconnected",
+                relay=self._relay,
+                reason=reason,
+                retry_in_s=round(pause, 1),
+            )
+            await asyncio.sleep(pause)
+
+    def _connect(self, cursor: int | None) -> connect:
+        return connect(
+            subscribe_url(self._relay, cursor),
+            max_size=MAX_FRAME,
+            compression=None,  # relays send none, and a stranger's could be a bomb
+            open_timeout=OPEN_TIMEOUT,
+            close_timeout=CLOSE_TIMEOUT,
+            ping_interval=PING_INTERVAL,
+            ping_timeout=PING_TIMEOUT,
+            user_agent_header="rescind",
+        )
+
+
+_UNREACHABLE = (OSError, TimeoutError, InvalidHandshake, InvalidURI, ProxyError)

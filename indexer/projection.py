@@ -1,0 +1,290 @@
+"""Verified events to changes of the index: the single door for every source.
+
+Every rule here holds by revision, so that any event can come again, late, or from another
+source, and the index ends the same:
+
+- Of each URI, the version with the newest `rev` counts, be it a record or its deletion.
+- A revoked version (same URI, same CID) stays revoked however it comes back, and so does
+  whatever carries a revoked invite token. Its deletion is asked for again.
+- While a revoked verification's deletion is not acknowledged by its PDS, no version of that
+  URI lives: one that arrives now may have been written before the revocation. (An invite is
+  its token: a record that carries another one now has nothing to do with what was revoked.)
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from indexer import slice as slices
+from indexer.events import Account, Rejected, RejectReason, VerifiedCommit, VerifiedSync, Write
+from indexer.records import InvalidRecord, Invite, Kind, Row, Scope
+from indexer.slice import Slice
+from indexer.store import repos, tombstones
+from indexer.store.db import Transaction
+from indexer.store.repos import HOSTING, Repo
+from indexer.store.tombstones import Tombstone, is_revoked
+
+
+@dataclass(frozen=True, slots=True)
+class Desynchronize:
+    """Something was missed, and nobody knows what: every repo is to be checked again."""
+
+
+Change = VerifiedCommit | VerifiedSync | Account | Rejected | Desynchronize
+
+
+class Projection:
+    """The rules, for one scope and the events of one relay host."""
+
+    def __init__(self, scope: Scope, relay: str) -> None:
+        self._scope = scope
+        self._relay = relay
+
+    async def apply(
+        self, tx: Transaction, changes: Iterable[Change], now: int
+    ) -> list[RejectReason]:
+        """Apply changes in order; return why records in them were rejected. `now` is Unix ms."""
+        rejected: list[RejectReason] = []
+        run: list[VerifiedCommit | VerifiedSync | Account | Rejected] = []
+        for change in changes:
+            if isinstance(change, Desynchronize):
+                await self._apply_run(tx, run, rejected, now)
+                run = []
+                await repos.desynchronize_all(tx)
+            else:
+                run.append(change)
+                if isinstance(change, Account) and change.status == "deleted":
+                    # It concerns every record of the repo, also those that no event here names.
+                    await self._apply_run(tx, run, rejected, now)
+                    run = []
+        await self._apply_run(tx, run, rejected, now)
+        return rejected
+
+    async def _apply_run(
+        self,
+        tx: Transaction,
+        run: list[VerifiedCommit | VerifiedSync | Account | Rejected],
+        rejected: list[RejectReason],
+        now: int,
+    ) -> None:
+        if not run:
+            return
+        dids = {change.did for change in run if change.did is not None}
+        commits = [change for change in run if isinstance(change, VerifiedCommit)]
+        part = await slices.load(
+            tx, dids, {_uri(commit.did, write) for commit in commits for write in commit.writes}
+        )
+        parsed: dict[int, list[_Parsed]] = {}
+        for commit in commits:
+            parsed[id(commit)] = [self._parse(commit, write, rejected) for write in commit.writes]
+        await slices.load_tokens(
+            tx,
+            part,
+            {
+                (row.fields.space_uri, row.fields.token_hash)
+                for writes in parsed.values()
+                for write in writes
+                if (row := write.row) and row.trusted and isinstance(row.fields, Invite)
+            },
+        )
+        purged: list[str] = []
+        for change in run:
+            match change:
+                case VerifiedCommit():
+                    _commit(part, change, parsed[id(change)], now)
+                case VerifiedSync():
+                    _sync(part, change)
+                case Account():
+                    if _account(part, change, self._relay) and change.status == "deleted":
+                        purged.append(change.did)
+                case Rejected():
+                    _rejected(part, change)
+        await slices.save(tx, part, now)
+        for did in purged:
+            await tombstones.purge_repo(tx, did, now)
+
+    def _parse(
+        self, commit: VerifiedCommit, write: Write, rejected: list[RejectReason]
+    ) -> "_Parsed":
+        kind = self._scope.kind(write.collection)
+        assert kind is not None, "verify keeps the writes of our collections only"  # noqa: S101
+        uri = _uri(commit.did, write)
+        if write.record is None or write.cid is None:
+            return _Parsed(uri, kind, write, None)
+        try:
+            fields = self._scope.read(write.collection, write.record)
+        except InvalidRecord:
+            rejected.append("invalid_record")
+            return _Parsed(uri, kind, write, None)
+        trusted = not isinstance(fields, Invite) or self._scope.is_trusted(commit.did, fields)
+        row = Row(
+            uri, commit.did, write.cid, commit.rev, revoked=False, fields=fields, trusted=trusted
+        )
+        return _Parsed(uri, kind, write, row)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parsed:
+    uri: str
+    kind: Kind
+    write: Write
+    row: Row | None  # None: deleted, or it does not fit its lexicon
+
+
+def _uri(did: str, write: Write) -> str:
+    return f"at://{did}/{write.collection}/{write.rkey}"
+
+
+def _commit(part: Slice, commit: VerifiedCommit, writes: list[_Parsed], now: int) -> None:
+    repo = part.repo(commit.did)
+    is_newer = repo.rev is None or commit.rev > repo.rev
+    if not is_newer and repo.sync == "synchronized":
+        return  # played again: a repo that is complete up to its rev has nothing to learn
+    part.put_repo(_advanced(repo, commit) if is_newer else repo)
+    for parsed in writes:
+        if parsed.write.action == "delete":
+            _delete(part, commit, parsed, now)
+        elif parsed.row is None:
+            _replace_by_invalid(part, commit, parsed, now)
+        else:
+            _put(part, parsed.row, now)
+
+
+def _advanced(repo: Repo, commit: VerifiedCommit) -> Repo:
+    """Return the repo's state after a commit that is newer than it."""
+    sync = repo.sync
+    if repo.rev is None:
+        if repo.sync == "pending" and commit.since is None:
+            sync = "synchronized"  # the repo's first commit: there is nothing older
+    elif commit.since not in (None, repo.rev) or commit.prev_data not in (None, repo.data):
+        sync = "desynchronized"
+    return replace(repo, rev=commit.rev, data=commit.data, sync=sync)
+
+
+def _put(part: Slice, row: Row, now: int) -> None:
+    """A record was created or updated."""
+    old = part.rows.get(row.uri)
+    if (old is not None and old.rev >= row.rev) or part.buried_up_to(row.uri) >= row.rev:
+        return
+    revocation = _revocation_of(part, row)
+    if revocation is None:
+        part.put_row(row)
+        part.confirm(row.uri, row.rev)  # the version that was to be deleted is overwritten
+        return
+    part.put_row(replace(row, revoked=True))
+    # Who, why and when are those of the first revocation: this version only fell under it.
+    part.bury(
+        replace(
+            _stone(row, "revoked", now),
+            actor=revocation.actor,
+            reason=revocation.reason,
+            created_at=revocation.created_at,
+        )
+    )
+    state, _ = part.deletions.get(row.uri, ("", ""))
+    if state != "dropped":
+        part.publish(row.uri, row.rev)
+
+
+def _revocation_of(part: Slice, row: Row) -> Tombstone | None:
+    """Return the revocation that this version is born under, if there is one."""
+    if isinstance(row.fields, Invite):
+        token = (row.fields.space_uri, row.fields.token_hash)
+        return part.revoked_tokens.get(token) if row.trusted else None
+    same = part.tombstones.get(row.uri, {}).get(row.cid)
+    if is_revoked(same):
+        return same
+    state, _ = part.deletions.get(row.uri, ("", ""))
+    return part.revocation(row.uri) if state in ("pending", "blocked") else None
+
+
+def _delete(part: Slice, commit: VerifiedCommit, parsed: _Parsed, now: int) -> None:
+    """A record was deleted by its repo, perhaps because we asked."""
+    uri, rev = parsed.uri, commit.rev
+    part.confirm(uri, rev)
+    old = part.rows.get(uri)
+    if (old is not None and old.rev >= rev) or part.buried_up_to(uri) >= rev:
+        return
+    if old is not None and old.trusted:
+        part.bury(replace(_stone(old, "deleted", now), rev=rev))
+    elif uri not in part.tombstones:
+        cid = parsed.write.prev or ""
+        part.bury(Tombstone(uri, cid, parsed.kind, commit.did, rev, "deleted", None, None, now))
+    part.advance_tombstones(uri, rev)
+    if old is not None and not old.revoked:
+        part.drop_row(uri)
+
+
+def _replace_by_invalid(part: Slice, commit: VerifiedCommit, parsed: _Parsed, now: int) -> None:
+    """What stands there now can't be read, and what stood there before is gone."""
+    uri, rev = parsed.uri, commit.rev
+    old = part.rows.get(uri)
+    if (old is not None and old.rev >= rev) or part.buried_up_to(uri) >= rev:
+        return
+    if old is not None and old.trusted:
+        part.bury(replace(_stone(old, "replaced", now), rev=rev))
+    cid = parsed.write.cid or ""
+    part.bury(Tombstone(uri, cid, parsed.kind, commit.did, rev, "replaced", None, None, now))
+    if old is not None and not old.revoked:
+        part.drop_row(uri)
+
+
+def _sync(part: Slice, sync: VerifiedSync) -> None:
+    repo = part.repo(sync.did)
+    if repo.rev is not None and sync.rev <= repo.rev:
+        return
+    known = repo.data == sync.data
+    state = repo.sync if known else "desynchronized"
+    part.put_repo(replace(repo, rev=sync.rev, data=sync.data, sync=state))
+
+
+def _account(part: Slice, account: Account, relay: str) -> bool:
+    """Note what the host says of an account; return whether that was news."""
+    repo = part.repo(account.did)
+    if repo.hosting_relay == relay:
+        if repo.hosting_seq is not None and account.seq <= repo.hosting_seq:
+            return False
+    elif repo.hosting_time is not None and (account.time or "") <= repo.hosting_time:
+        # Two relays' sequences can't be compared, and an account event has no rev: the time is
+        # all that is left. It decides what is shown, never what is revoked.
+        return False
+    status = account.status if account.status in HOSTING else "inactive"
+    hosting = "active" if account.active else status if status != "active" else "inactive"
+    assert hosting is not None  # noqa: S101
+    part.put_repo(
+        replace(
+            repo,
+            hosting=hosting,
+            # Back from wherever it was, it may have changed unseen.
+            sync="desynchronized" if hosting == "active" != repo.hosting else repo.sync,
+            hosting_relay=relay,
+            hosting_seq=account.seq,
+            hosting_time=account.time,
+        )
+    )
+    return True
+
+
+def _rejected(part: Slice, rejected: Rejected) -> None:
+    """A repo said something that can't be so: it is to be rebuilt."""
+    if rejected.did is None:
+        return
+    repo = part.repo(rejected.did)
+    if rejected.rev is None or repo.rev is None or rejected.rev > repo.rev:
+        part.put_repo(replace(repo, sync="desynchronized"))
+
+
+def _stone(row: Row, cause: tombstones.Cause, now: int) -> Tombstone:
+    invite = row.fields if isinstance(row.fields, Invite) and row.trusted else None
+    return Tombstone(
+        uri=row.uri,
+        cid=row.cid,
+        kind=row.kind,
+        did=row.did,
+        rev=row.rev,
+        cause=cause,
+        actor=None,
+        reason=None,
+        created_at=now,
+        space_uri=invite.space_uri if invite else None,
+        token_hash=invite.token_hash if invite else None,
+    )

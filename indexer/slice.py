@@ -1,0 +1,149 @@
+"""The part of the index that a batch of events touches, held in memory.
+
+A few queries load it, `projection` changes it, and a few statements save it: the cost of SQLite
+is paid by the batch and not by the event. It lives inside one transaction, so what it holds is
+what the file holds.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from indexer.records import Invite, Row, Space, Verification
+from indexer.store import invites, outbox, repos, spaces, tombstones, verifications
+from indexer.store.db import Transaction
+from indexer.store.repos import Repo
+from indexer.store.tombstones import Tombstone
+
+Token = tuple[str, str]  # space URI, token hash
+
+
+@dataclass(slots=True)
+class Slice:
+    repos: dict[str, Repo]
+    rows: dict[str, Row]
+    tombstones: dict[str, dict[str, Tombstone]]  # by URI, then by CID
+    revoked_tokens: dict[Token, Tombstone]  # the first revocation of each
+    deletions: dict[str, tuple[str, str]]  # the outbox: URI to state and `record_rev`
+    _dirty_repos: set[str] = field(default_factory=set)
+    _dirty_rows: set[str] = field(default_factory=set)
+    _dirty_tombstones: set[tuple[str, str]] = field(default_factory=set)
+    _loaded: dict[str, Row] = field(default_factory=dict)
+    _to_publish: dict[str, str] = field(default_factory=dict)  # URI to rev
+    _confirmed: dict[str, str] = field(default_factory=dict)  # URI to rev
+
+    def repo(self, did: str) -> Repo:
+        return self.repos.get(did) or Repo(did)
+
+    def put_repo(self, repo: Repo) -> None:
+        if self.repos.get(repo.did) != repo:
+            self.repos[repo.did] = repo
+            self._dirty_repos.add(repo.did)
+
+    def put_row(self, row: Row) -> None:
+        self.rows[row.uri] = row
+        self._dirty_rows.add(row.uri)
+
+    def drop_row(self, uri: str) -> None:
+        self.rows.pop(uri, None)
+        self._dirty_rows.add(uri)
+
+    def buried_up_to(self, uri: str) -> str:
+        """Return the revision up to which nothing of this URI lives; '' if there is none."""
+        return max((stone.rev for stone in self.tombstones.get(uri, {}).values()), default="")
+
+    def bury(self, stone: Tombstone) -> None:
+        """Lay a tombstone, by the same rules as `store.tombstones.save`."""
+        stones = self.tombstones.setdefault(stone.uri, {})
+        old = stones.get(stone.cid)
+        if old is not None:
+            rev = max(old.rev, stone.rev)
+            stone = replace(old if old.cause == "revoked" else stone, rev=rev)
+        stones[stone.cid] = stone
+        self._dirty_tombstones.add((stone.uri, stone.cid))
+        if stone.cause == "revoked" and stone.space_uri and stone.token_hash:
+            self.revoked_tokens.setdefault((stone.space_uri, stone.token_hash), stone)
+
+    def advance_tombstones(self, uri: str, rev: str) -> None:
+        """Let nothing of this URI live up to `rev`."""
+        for cid, stone in self.tombstones.get(uri, {}).items():
+            if stone.rev < rev:
+                self.tombstones[uri][cid] = replace(stone, rev=rev)
+                self._dirty_tombstones.add((uri, cid))
+
+    def revocation(self, uri: str) -> Tombstone | None:
+        """Return the earliest revocation of any version of this URI."""
+        stones = self.tombstones.get(uri, {}).values()
+        revoked = [stone for stone in stones if stone.cause == "revoked"]
+        return min(revoked, key=lambda stone: (stone.created_at, stone.cid), default=None)
+
+    def publish(self, uri: str, rev: str) -> None:
+        """Ask for the deletion of the version that was written at `rev`."""
+        self._to_publish[uri] = rev
+        self.deletions[uri] = ("pending", rev)
+
+    def confirm(self, uri: str, rev: str) -> None:
+        """What was to be deleted at this URI is gone from the repo since `rev`."""
+        state, record_rev = self.deletions.get(uri, ("", ""))
+        if state in ("pending", "sent", "blocked") and rev > record_rev:
+            self._confirmed[uri] = rev
+            self.deletions[uri] = ("confirmed", record_rev)
+
+
+async def load(tx: Transaction, dids: Iterable[str], uris: Iterable[str]) -> Slice:
+    """Load what is known of these repos and records."""
+    uris = list(uris)
+    rows = [
+        row
+        for table in (spaces.load, invites.load, invites.load_untrusted, verifications.load)
+        for row in await table(tx, uris)
+    ]
+    stones: dict[str, dict[str, Tombstone]] = {}
+    for stone in await tombstones.load(tx, uris):
+        stones.setdefault(stone.uri, {})[stone.cid] = stone
+    by_uri = {row.uri: row for row in rows}
+    return Slice(
+        repos=await repos.load(tx, dids),
+        rows=by_uri,
+        tombstones=stones,
+        revoked_tokens={},
+        deletions={
+            row.uri: (row.state, row.record_rev) for row in (await outbox.load(tx, uris)).values()
+        },
+        _loaded=dict(by_uri),
+    )
+
+
+async def load_tokens(tx: Transaction, part: Slice, tokens: Iterable[Token]) -> None:
+    """Load the revocations of these invite tokens."""
+    for stone in await tombstones.revoked_tokens(tx, tokens):
+        if stone.space_uri and stone.token_hash:
+            part.revoked_tokens.setdefault((stone.space_uri, stone.token_hash), stone)
+
+
+async def save(tx: Transaction, part: Slice, now: int) -> None:
+    """Write what has changed. `now` is Unix ms."""
+    await repos.save(tx, [part.repos[did] for did in part._dirty_repos])
+    dirty = [part.rows[uri] for uri in part._dirty_rows if uri in part.rows]
+    # A row whose table is another one now, or that is gone, leaves the one it was in.
+    moved = [
+        row
+        for uri in part._dirty_rows
+        if (row := part._loaded.get(uri)) is not None
+        and (uri not in part.rows or part.rows[uri].trusted != row.trusted)
+    ]
+    await spaces.delete(tx, [row.uri for row in moved if row.kind == "space"])
+    await verifications.delete(tx, [row.uri for row in moved if row.kind == "verification"])
+    await invites.delete(tx, [r.uri for r in moved if r.kind == "invite" and r.trusted])
+    await invites.delete_untrusted(
+        tx, [r.uri for r in moved if r.kind == "invite" and not r.trusted]
+    )
+    await spaces.save(tx, [(r, r.fields) for r in dirty if isinstance(r.fields, Space)])
+    await verifications.save(
+        tx, [(r, r.fields) for r in dirty if isinstance(r.fields, Verification)]
+    )
+    of_invites = [(r, r.fields) for r in dirty if isinstance(r.fields, Invite)]
+    await invites.save(tx, [pair for pair in of_invites if pair[0].trusted])
+    await invites.save_untrusted(tx, [pair for pair in of_invites if not pair[0].trusted])
+    await tombstones.save(tx, [part.tombstones[uri][cid] for uri, cid in part._dirty_tombstones])
+    await outbox.enqueue(tx, part._to_publish.items(), now)
+    await outbox.mark_confirmed(tx, part._confirmed.items(), now)

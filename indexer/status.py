@@ -1,0 +1,95 @@
+"""What an operator wants to know at a glance, read from the database alone."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from indexer.lock import is_running
+from indexer.records import KINDS
+from indexer.store import (
+    cursors,
+    daemon,
+    invites,
+    outbox,
+    repos,
+    sessions,
+    spaces,
+    tombstones,
+    verifications,
+)
+from indexer.store.db import Database
+from indexer.syntax import parse_datetime
+
+
+async def gather(db: Database, relay: str, now: int) -> dict[str, Any]:
+    """Return the status as one JSON value; `now` is Unix ms, `relay` a host of the settings."""
+    running = is_running(db.path)
+    last = await daemon.load(db)
+    # The daemon knows which relay it reads; the settings of this shell may name another.
+    relay = last["relay"] if running and last else relay
+    cursor = await cursors.load(db, relay)
+    buried = await tombstones.count_by_kind(db)
+    waiting = await outbox.count_by_state(db)
+    return {
+        "daemon": {
+            "running": running,
+            "pid": last["pid"] if running and last else None,
+            "version": last["version"] if last else None,
+            "started_at": _iso(last["started_at"]) if last else None,
+        },
+        "cursor": {
+            "relay": relay,
+            "seq": cursor.seq if cursor else None,
+            "time": cursor.time if cursor else None,
+        },
+        "lag_seconds": _lag(cursor.time, now) if cursor else None,
+        "records": {
+            "space": await spaces.count_live(db),
+            "invite": await invites.count_live(db),
+            "verification": await verifications.count_live(db),
+        },
+        "tombstones": {kind: buried.get(kind, 0) for kind in KINDS},
+        "repos": await repos.count_by_state(db),
+        "outbox": {state: waiting.get(state, 0) for state in outbox.STATES},
+        "sessions": [
+            {"did": session.did, "handle": session.handle, "refused": session.refused}
+            for session in await sessions.listing(db)
+        ],
+        "skipped": await daemon.counters(db, "skipped"),
+        "rejected": await daemon.counters(db, "rejected"),
+    }
+
+
+def render(status: dict[str, Any]) -> str:
+    """Return the status for a person, a line a thing."""
+    running, cursor = status["daemon"], status["cursor"]
+    lag = status["lag_seconds"]
+    lines = [
+        f"daemon      running, pid {running['pid']}, since {running['started_at']}"
+        if running["running"]
+        else "daemon      not running",
+        f"relay       {cursor['relay']}",
+        f"cursor      {cursor['seq']} of {cursor['time']}, {lag:,.0f} s ago"
+        if lag is not None
+        else f"cursor      {'none yet' if cursor['seq'] is None else cursor['seq']}",
+    ]
+    for name in ("records", "tombstones", "repos", "outbox", "skipped", "rejected"):
+        counts = "  ".join(f"{key} {value}" for key, value in status[name].items())
+        lines.append(f"{name:<12}{counts or 'none'}")
+    for session in status["sessions"]:
+        state = session["refused"] or "works"
+        lines.append(f"session     {session['did']} ({session['handle']}): {state}")
+    if not status["sessions"]:
+        lines.append("session     none: deletions of revoked records stay blocked")
+    return "\n".join(lines)
+
+
+def _lag(time: str | None, now: int) -> float | None:
+    """Return the age in seconds of the newest applied frame; None if it had no valid time."""
+    try:
+        return max(0.0, (now - parse_datetime(time or "")) / 1000)
+    except ValueError:
+        return None
+
+
+def _iso(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds")

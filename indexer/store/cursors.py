@@ -1,0 +1,37 @@
+"""Where the stream of each relay host is read up to."""
+
+from dataclasses import dataclass
+
+from indexer.store.db import Reader, Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    seq: int
+    time: str | None  # when the relay says that it sent that frame
+    applied_at: int = 0  # Unix ms
+
+
+async def load(db: Reader, relay: str) -> Cursor | None:
+    """Return the last applied frame of this relay host, or None if it was never read."""
+    row = await db.one(
+        "select seq, time, applied_at from cursors where relay = :relay", {"relay": relay}
+    )
+    return Cursor(*row) if row else None
+
+
+async def save(tx: Transaction, relay: str, cursor: Cursor) -> None:
+    """Store the position, which may go back: it follows the stream that was really read."""
+    await tx.execute(
+        """
+        insert into cursors (relay, seq, time, applied_at) values (:relay, :seq, :time, :at)
+        on conflict (relay) do update set
+            seq = excluded.seq, time = excluded.time, applied_at = excluded.applied_at
+        """,
+        {"relay": relay, "seq": cursor.seq, "time": cursor.time, "at": cursor.applied_at},
+    )
+
+
+async def forget(tx: Transaction, relay: str) -> None:
+    """Drop the position: this relay's sequence is not the one that it was."""
+    await tx.execute("delete from cursors where relay = :relay", {"relay": relay})

@@ -1,0 +1,42 @@
+"""What the running (or last) daemon says of itself, for `rescind status`."""
+
+from collections.abc import Mapping
+
+from indexer.store.db import Reader, Row, Transaction
+
+
+async def start(tx: Transaction, *, pid: int, version: str, relay: str, now: int) -> None:
+    """Note a new daemon; its counters begin at nothing."""
+    await tx.execute(
+        """
+        insert into daemon (id, pid, version, relay, started_at)
+        values (1, :pid, :version, :relay, :now)
+        on conflict (id) do update set
+            pid = excluded.pid, version = excluded.version, relay = excluded.relay,
+            started_at = excluded.started_at
+        """,
+        {"pid": pid, "version": version, "relay": relay, "now": now},
+    )
+    await tx.execute("delete from counters")
+
+
+async def load(db: Reader) -> Row | None:
+    return await db.one("select pid, version, relay, started_at from daemon")
+
+
+async def save_counters(tx: Transaction, kind: str, counts: Mapping[str, int]) -> None:
+    """Store totals by reason."""
+    await tx.execute_many(
+        """
+        insert into counters (kind, reason, count) values (:kind, :reason, :count)
+        on conflict (kind, reason) do update set count = excluded.count
+        """,
+        [{"kind": kind, "reason": reason, "count": count} for reason, count in counts.items()],
+    )
+
+
+async def counters(db: Reader, kind: str) -> dict[str, int]:
+    rows = await db.all(
+        "select reason, count from counters where kind = :kind order by reason", {"kind": kind}
+    )
+    return {row["reason"]: row["count"] for row in rows}

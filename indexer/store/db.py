@@ -1,0 +1,192 @@
+"""The SQLite file: opened, migrated, and the only way to write to it."""
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import aiosqlite
+
+# Statements that take a file from version n to n + 1, keyed by n. `schema.sql` is what they end in.
+MIGRATIONS: Mapping[int, str] = {}
+SCHEMA_VERSION = 1
+BUSY_TIMEOUT = 10.0  # seconds; `rescind replay` and `login` write to the same file
+CACHE_KIB = 32_768
+CHECKPOINT_PAGES = 4_000  # the WAL is folded in at about 16 MB
+
+Params = Mapping[str, Any]
+Row = sqlite3.Row
+
+
+class DatabaseError(Exception):
+    """The file can't be used, in a sentence for the operator."""
+
+
+class Reader(Protocol):
+    """Whatever can be asked: a `Database`, or a `Transaction` that sees its own writes."""
+
+    async def all(self, sql: str, params: Params = ...) -> list[Row]: ...
+
+    async def one(self, sql: str, params: Params = ...) -> Row | None: ...
+
+
+class Transaction:
+    """An open write transaction. To hold one is the proof that a write is inside it."""
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        self._connection = connection
+
+    async def all(self, sql: str, params: Params = {}) -> list[Row]:  # noqa: B006
+        return list(await self._connection.execute_fetchall(sql, params))
+
+    async def one(self, sql: str, params: Params = {}) -> Row | None:  # noqa: B006
+        return next(iter(await self.all(sql, params)), None)
+
+    async def execute(self, sql: str, params: Params = {}) -> int:  # noqa: B006
+        """Run one statement; return the number of rows that it changed."""
+        async with self._connection.execute(sql, params) as cursor:
+            return cursor.rowcount
+
+    async def execute_many(self, sql: str, rows: Sequence[Params]) -> None:
+        """Run one statement for each row: three times as fast as one by one."""
+        if rows:
+            await self._connection.executemany(sql, rows)
+
+
+class Database:
+    """One SQLite file in WAL mode: readers beside one writer, every commit on the disk."""
+
+    def __init__(self, path: Path, writer: aiosqlite.Connection, reader: aiosqlite.Connection):
+        self.path = path
+        self._writer = writer
+        self._reader = reader
+        self._turn = asyncio.Lock()
+
+    @classmethod
+    async def open(cls, path: Path, *, create: bool = True) -> Self:
+        """Open the file and bring it to this version's schema.
+
+        Raises `DatabaseError` if it can't be opened, is no database, was made by a newer
+        version, or does not exist although `create` is false.
+        """
+        if not create and not path.exists():
+            raise DatabaseError(f"There is no database at {path}: start `rescind run` first.")
+        connections: list[aiosqlite.Connection] = []
+        try:
+            for _ in range(2):
+                connections.append(await _connect(path))
+                if len(connections) == 1:
+                    await _migrate(connections[0], path)
+        except BaseException as error:
+            for connection in connections:
+                await connection.close()
+            if isinstance(error, sqlite3.Error):
+                raise DatabaseError(f"The database {path} can't be opened: {error}.") from error
+            raise
+        return cls(path, *connections)
+
+    async def close(self) -> None:
+        await self._reader.close()
+        await self._writer.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def all(self, sql: str, params: Params = {}) -> list[Row]:  # noqa: B006
+        """Return all rows of a query over what is committed."""
+        return list(await self._reader.execute_fetchall(sql, params))
+
+    async def one(self, sql: str, params: Params = {}) -> Row | None:  # noqa: B006
+        """Return the first row of a query over what is committed."""
+        return next(iter(await self.all(sql, params)), None)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """Write all or nothing. Never await the network inside: other writers wait for it."""
+        async with self._turn:
+            # The connection's thread works in order. So a cancellation here leaves a statement
+            # running at worst, and the rollback comes behind it, even if nobody waits for that.
+            try:
+                await self._writer.execute("begin immediate")
+                yield Transaction(self._writer)
+                await self._writer.commit()
+            except BaseException:
+                await self._writer.rollback()
+                raise
+
+
+def json_list(values: Iterable[str]) -> str:
+    """Make a list into one parameter, for `in (select value from json_each(:list))`."""
+    return json.dumps(list(values))
+
+
+def schema() -> str:
+    """Return `schema.sql`, from the wheel or from the checkout."""
+    beside = Path(__file__).with_name("schema.sql")
+    return (beside if beside.exists() else Path(__file__).parents[2] / "schema.sql").read_text()
+
+
+async def _connect(path: Path) -> aiosqlite.Connection:
+    connection = await aiosqlite.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT)
+    try:
+        connection.row_factory = sqlite3.Row
+        for pragma in (
+            "journal_mode = wal",
+            "synchronous = full",  # an acknowledged revocation survives a power cut
+            "foreign_keys = on",
+            f"cache_size = -{CACHE_KIB}",
+            f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
+        ):
+            await connection.execute(f"pragma {pragma}")
+    except BaseException:
+        await connection.close()
+        raise
+    return connection
+
+
+async def _migrate(connection: aiosqlite.Connection, path: Path) -> None:
+    if await _version(connection) == SCHEMA_VERSION:
+        return
+    try:
+        await connection.execute("begin immediate")
+        # Asked again under the lock: another process may have been first.
+        version = await _version(connection)
+        if version > SCHEMA_VERSION:
+            raise DatabaseError(
+                f"The database {path} was made by a newer version of Rescind "
+                f"(its schema is {version}, this one knows up to {SCHEMA_VERSION}): "
+                "upgrade Rescind, or name another file with --db."
+            )
+        if version == 0:
+            if await connection.execute_fetchall("select 1 from sqlite_schema limit 1"):
+                raise DatabaseError(f"{path} is a database, but not one of Rescind.")
+            await _run_script(connection, schema())
+        else:
+            for number in range(version, SCHEMA_VERSION):
+                await _run_script(connection, MIGRATIONS[number])
+        await connection.execute(f"pragma user_version = {SCHEMA_VERSION}")
+        await connection.commit()
+    except BaseException:
+        await connection.rollback()
+        raise
+
+
+async def _version(connection: aiosqlite.Connection) -> int:
+    (row,) = await connection.execute_fetchall("pragma user_version")
+    return int(row[0])
+
+
+async def _run_script(connection: aiosqlite.Connection, script: str) -> None:
+    # Not `executescript`: that would commit the transaction around it.
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            await connection.execute(statement)
+            statement = ""

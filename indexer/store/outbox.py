@@ -1,0 +1,247 @@
+"""The deletions to publish: a queue whose claims are leases.
+
+A row is `pending`, then `sent`, then `confirmed`; or `blocked`, or `dropped` by an operator.
+Every step is guarded by the state that it comes from: the firehose may confirm a deletion
+before the PDS has answered, and the later answer then changes nothing.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from indexer.store.db import Reader, Transaction, json_list
+from indexer.syntax import parse_at_uri
+
+STATES = ("pending", "sent", "confirmed", "blocked", "dropped")
+
+_COLUMNS = """
+    uri, did, collection, rkey, state, record_rev, commit_rev, attempts, due_at, error, created_at,
+    updated_at
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """A row of the outbox. The fields are explained in `schema.sql`."""
+
+    uri: str
+    did: str
+    collection: str
+    rkey: str
+    state: str
+    record_rev: str
+    commit_rev: str | None
+    attempts: int
+    due_at: int  # Unix ms
+    error: str | None
+    created_at: int  # Unix ms
+    updated_at: int  # Unix ms
+
+
+async def load(db: Reader, uris: Iterable[str]) -> dict[str, Deletion]:
+    """Return the rows of these URIs, by URI."""
+    rows = await db.all(
+        f"select {_COLUMNS} from outbox "  # noqa: S608
+        "where uri in (select value from json_each(:uris))",
+        {"uris": json_list(uris)},
+    )
+    return {row["uri"]: Deletion(*row) for row in rows}
+
+
+async def enqueue(tx: Transaction, records: Iterable[tuple[str, str]], now: int) -> None:
+    """Ask for the deletion of each (URI, rev of the version to delete).
+
+    A row that is under way goes on; one that was done, or that a person dropped, begins anew.
+    """
+    rows = []
+    for uri, rev in records:
+        parts = parse_at_uri(uri)
+        rows.append(
+            {
+                "uri": uri,
+                "did": parts.authority,
+                "collection": parts.collection,
+                "rkey": parts.rkey,
+                "rev": rev,
+                "now": now,
+            }
+        )
+    await tx.execute_many(
+        """
+        insert into outbox (uri, did, collection, rkey, record_rev, due_at, created_at, updated_at)
+        values (:uri, :did, :collection, :rkey, :rev, :now, :now, :now)
+        on conflict (uri) do update set
+            record_rev = max(record_rev, excluded.record_rev),
+            state = case when state in ('pending', 'blocked') then state else 'pending' end,
+            attempts = case when state in ('pending', 'blocked') then attempts else 0 end,
+            commit_rev = case when state in ('pending', 'blocked') then commit_rev end,
+            error = case when state in ('pending', 'blocked') then error end,
+            due_at = min(due_at, excluded.due_at),
+            updated_at = excluded.updated_at
+        """,
+        rows,
+    )
+
+
+async def due_repos(db: Reader, now: int, limit: int) -> list[str]:
+    """Return the repos that have something to do, the longest waiting first."""
+    rows = await db.all(
+        """
+        select did from outbox where state in ('pending', 'sent') and due_at <= :now
+        group by did order by min(due_at) limit :limit
+        """,
+        {"now": now, "limit": limit},
+    )
+    return [row["did"] for row in rows]
+
+
+async def claim(
+    tx: Transaction, did: str, state: str, *, now: int, until: int, limit: int
+) -> list[Deletion]:
+    """Take due rows of a repo: until `until` (Unix ms) nobody else gets them."""
+    rows = await tx.all(
+        f"""
+        update outbox set due_at = :until, attempts = attempts + 1, updated_at = :now
+        where id in (
+            select id from outbox where did = :did and state = :state and due_at <= :now
+            order by due_at, id limit :limit
+        )
+        returning {_COLUMNS}
+        """,  # noqa: S608
+        {"did": did, "state": state, "now": now, "until": until, "limit": limit},
+    )
+    return [Deletion(*row) for row in rows]
+
+
+async def release(tx: Transaction, now: int) -> None:
+    """Give back all claims: a daemon that starts anew tries at once."""
+    await tx.execute(
+        "update outbox set due_at = :now where state = 'pending' and due_at > :now", {"now": now}
+    )
+
+
+async def mark_sent(
+    tx: Transaction, uris: Iterable[str], commit_rev: str, *, now: int, check_at: int
+) -> None:
+    """The PDS acknowledged. If the firehose does not show it, look again at `check_at`."""
+    await tx.execute_many(
+        """
+        update outbox set state = 'sent', commit_rev = :rev, attempts = 0, error = null,
+                          due_at = :check_at, updated_at = :now
+        where uri = :uri and state in ('pending', 'blocked')
+        """,
+        [{"uri": uri, "rev": commit_rev, "check_at": check_at, "now": now} for uri in uris],
+    )
+
+
+async def mark_confirmed(tx: Transaction, deletions: Iterable[tuple[str, str]], now: int) -> None:
+    """The deletion of each (URI, rev) is seen: on the stream, or by asking the PDS.
+
+    A deletion that is older than the version we want gone confirms nothing.
+    """
+    await tx.execute_many(
+        """
+        update outbox set state = 'confirmed', error = null, updated_at = :now,
+                          commit_rev = max(coalesce(commit_rev, ''), :rev)
+        where uri = :uri and state in ('pending', 'sent', 'blocked') and :rev > record_rev
+        """,
+        [{"uri": uri, "rev": rev, "now": now} for uri, rev in deletions],
+    )
+
+
+async def mark_gone(tx: Transaction, uris: Iterable[str], now: int) -> None:
+    """The PDS says that there is no such record."""
+    await tx.execute_many(
+        """
+        update outbox set state = 'confirmed', error = null, updated_at = :now
+        where uri = :uri and state in ('pending', 'sent', 'blocked')
+        """,
+        [{"uri": uri, "now": now} for uri in uris],
+    )
+
+
+async def mark_failed(
+    tx: Transaction, uris: Iterable[str], error: str, *, now: int, retry_at: int
+) -> None:
+    await tx.execute_many(
+        """
+        update outbox set due_at = :retry_at, error = :error, updated_at = :now
+        where uri = :uri and state in ('pending', 'sent')
+        """,
+        [{"uri": uri, "error": error, "retry_at": retry_at, "now": now} for uri in uris],
+    )
+
+
+async def look_again(tx: Transaction, uris: Iterable[str], *, now: int, check_at: int) -> None:
+    """A sent deletion is neither seen nor missing: ask again later."""
+    await tx.execute_many(
+        """
+        update outbox set due_at = :check_at, updated_at = :now
+        where uri = :uri and state = 'sent'
+        """,
+        [{"uri": uri, "check_at": check_at, "now": now} for uri in uris],
+    )
+
+
+async def block_repo(tx: Transaction, did: str, reason: str, now: int) -> int:
+    """Put a repo's pending rows aside until a person acts; return how many."""
+    return await tx.execute(
+        """
+        update outbox set state = 'blocked', error = :reason, updated_at = :now
+        where did = :did and state = 'pending'
+        """,
+        {"did": did, "reason": reason, "now": now},
+    )
+
+
+async def unblock_repo(tx: Transaction, did: str, now: int) -> int:
+    """Take up a repo's blocked rows again; return how many."""
+    return await tx.execute(
+        """
+        update outbox set state = 'pending', attempts = 0, error = null, due_at = :now,
+                          updated_at = :now
+        where did = :did and state = 'blocked'
+        """,
+        {"did": did, "now": now},
+    )
+
+
+async def retry(tx: Transaction, uris: Sequence[str] | None, now: int) -> int:
+    """Make rows due at once: these, or all that wait; return how many."""
+    chosen = "" if uris is None else "and uri in (select value from json_each(:uris))"
+    return await tx.execute(
+        f"""
+        update outbox set state = case when state = 'sent' then state else 'pending' end,
+                          attempts = 0, due_at = :now, updated_at = :now
+        where state in ('pending', 'sent', 'blocked') {chosen}
+        """,  # noqa: S608
+        {"now": now, "uris": json_list(uris or ())},
+    )
+
+
+async def drop(tx: Transaction, uri: str, reason: str, now: int) -> bool:
+    """Give a deletion up; return whether there was one to give up."""
+    changed = await tx.execute(
+        """
+        update outbox set state = 'dropped', error = :reason, updated_at = :now
+        where uri = :uri and state in ('pending', 'sent', 'blocked')
+        """,
+        {"uri": uri, "reason": reason, "now": now},
+    )
+    return changed > 0
+
+
+async def listing(db: Reader, states: Sequence[str], limit: int) -> list[Deletion]:
+    """Return the rows in these states, the oldest first."""
+    rows = await db.all(
+        f"""
+        select {_COLUMNS} from outbox where state in (select value from json_each(:states))
+        order by id limit :limit
+        """,  # noqa: S608
+        {"states": json_list(states), "limit": limit},
+    )
+    return [Deletion(*row) for row in rows]
+
+
+async def count_by_state(db: Reader) -> dict[str, int]:
+    rows = await db.all("select state, count(*) as count from outbox group by state")
+    return {row["state"]: row["count"] for row in rows}

@@ -1,0 +1,129 @@
+"""The durable marks of what is gone."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from indexer.records import Kind
+from indexer.store.db import Reader, Transaction, json_list
+
+Cause = Literal["revoked", "deleted", "replaced", "purged"]
+
+_COLUMNS = """
+    uri, cid, kind, did, rev, cause, actor, reason, created_at, space_uri, token_hash
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """A version of a record that is gone. The fields are explained in `schema.sql`."""
+
+    uri: str
+    cid: str
+    kind: Kind
+    did: str
+    rev: str
+    cause: Cause
+    actor: str | None
+    reason: str | None
+    created_at: int  # Unix ms
+    space_uri: str | None = None
+    token_hash: str | None = None
+
+
+def is_revoked(stone: Tombstone | None) -> bool:
+    """Whether somebody asked us to revoke this version."""
+    return stone is not None and stone.cause == "revoked"
+
+
+async def load(db: Reader, uris: Iterable[str]) -> list[Tombstone]:
+    """Return every tombstone of these URIs."""
+    rows = await db.all(
+        f"select {_COLUMNS} from tombstones "  # noqa: S608
+        "where uri in (select value from json_each(:uris))",
+        {"uris": json_list(uris)},
+    )
+    return [Tombstone(*row) for row in rows]
+
+
+async def revoked_tokens(db: Reader, tokens: Iterable[tuple[str, str]]) -> list[Tombstone]:
+    """Return the revocations of these (space URI, token hash), the earliest first."""
+    rows = await db.all(
+        f"""
+        select {_COLUMNS} from json_each(:tokens) as asked
+        join tombstones on space_uri = asked.value ->> 0 and token_hash = asked.value ->> 1
+        where cause = 'revoked' order by created_at, uri, cid
+        """,  # noqa: S608
+        {"tokens": json.dumps(list(tokens))},
+    )
+    return [Tombstone(*row) for row in rows]
+
+
+async def with_token(db: Reader, space_uri: str, token_hash: str) -> list[Tombstone]:
+    """Return every tombstone that carries this invite token."""
+    rows = await db.all(
+        f"select {_COLUMNS} from tombstones "  # noqa: S608
+        "where space_uri = :space_uri and token_hash = :token_hash",
+        {"space_uri": space_uri, "token_hash": token_hash},
+    )
+    return [Tombstone(*row) for row in rows]
+
+
+async def save(tx: Transaction, tombstones: Iterable[Tombstone]) -> None:
+    """Lay tombstones, or add to those that lie there.
+
+    A revision only grows, and a cause only turns into 'revoked', with its who, why and when:
+    what was revoked first stays as it was.
+    """
+    await tx.execute_many(
+        f"""
+        insert into tombstones ({_COLUMNS})
+        values (:uri, :cid, :kind, :did, :rev, :cause, :actor, :reason, :created_at,
+                :space_uri, :token_hash)
+        on conflict (uri, cid) do update set
+            rev = max(rev, excluded.rev),
+            actor = case when cause = 'revoked' then actor else excluded.actor end,
+            reason = case when cause = 'revoked' then reason else excluded.reason end,
+            created_at = case when cause <> 'revoked' and excluded.cause = 'revoked'
+                              then excluded.created_at else created_at end,
+            cause = case when cause = 'revoked' then cause else excluded.cause end,
+            space_uri = coalesce(space_uri, excluded.space_uri),
+            token_hash = coalesce(token_hash, excluded.token_hash)
+        """,  # noqa: S608
+        [asdict(tombstone) for tombstone in tombstones],
+    )
+
+
+async def advance(tx: Transaction, uris: Iterable[str], rev: str) -> None:
+    """Let nothing of these URIs live up to `rev`, at which a deletion was committed."""
+    await tx.execute_many(
+        "update tombstones set rev = max(rev, :rev) where uri = :uri",
+        [{"uri": uri, "rev": rev} for uri in uris],
+    )
+
+
+async def purge_repo(tx: Transaction, did: str, now: int) -> None:
+    """Remove what a deleted account wrote; what is left says only that it was there."""
+    for table, kind, space_uri, token_hash in (
+        ("spaces", "space", "null", "null"),
+        ("invites", "invite", "space_uri", "token_hash"),
+        ("verifications", "verification", "null", "null"),
+    ):
+        await tx.execute(
+            f"""
+            insert into tombstones ({_COLUMNS})
+            select uri, cid, '{kind}', did, rev, 'purged', null, null, :now,
+                   {space_uri}, {token_hash}
+            from {table} where did = :did
+            on conflict (uri, cid) do update set rev = max(rev, excluded.rev)
+            """,  # noqa: S608
+            {"did": did, "now": now},
+        )
+        await tx.execute(f"delete from {table} where did = :did", {"did": did})  # noqa: S608
+    await tx.execute("delete from untrusted_invites where did = :did", {"did": did})
+
+
+async def count_by_kind(db: Reader) -> dict[str, int]:
+    rows = await db.all("select kind, count(*) as count from tombstones group by kind")
+    return {row["kind"]: row["count"] for row in rows}

@@ -1,0 +1,183 @@
+-- What the indexer writes and the XRPC layer reads: every table of Rescind.
+--
+-- Conventions
+--   * Times are Unix milliseconds, but for a `rev`: that is the repo's own clock (a TID), and
+--     it alone decides what is older. TIDs sort as text.
+--   * CIDs and AT-URIs are in their text form; an AT-URI's authority is always a DID.
+--   * A URI's state follows from the newest revision that is known of it, so every event can
+--     be applied again, or late, without harm.
+-- The version of this file is `user_version`; indexer/store/db.py migrates older files.
+
+-- Where the stream of each relay host is read up to. Relays number their own streams.
+create table cursors (
+    relay      text    primary key,                  -- host[:port]
+    seq        integer not null check (seq >= 0),    -- the last frame whose effect is in this file
+    time       text,                                 -- when the relay says that it sent that frame
+    applied_at integer not null
+) strict, without rowid;
+
+-- The tracked repos: those that have, or had, a record of ours, and those an operator named.
+create table repos (
+    id            integer primary key,   -- grows, so that a reader can ask for those it has not seen
+    did           text    not null unique,
+    rev           text,                  -- the newest revision that was applied; null before the first
+    data          text,                  -- the root of the MST at that revision
+    -- pending: seen in the middle of its life, its older records are still unknown;
+    -- synchronized: complete up to `rev`; desynchronized: something was missed or not proven.
+    sync          text    not null default 'pending'
+                  check (sync in ('pending', 'synchronized', 'desynchronized')),
+    -- What the host says of the account. Only an active repo's records are shown.
+    hosting       text    not null default 'active'
+                  check (hosting in ('active', 'deactivated', 'suspended', 'takendown', 'deleted',
+                                     'inactive')),
+    -- The frame that said so: an older one of the same relay changes nothing.
+    hosting_relay text,
+    hosting_seq   integer,
+    hosting_time  text
+) strict;
+
+-- One row a record that fits its lexicon. `revoked` says that a tombstone with the cause
+-- 'revoked' exists for this URI and CID: the row is kept to tell what was revoked, and never
+-- grants anything. A record that its own repo deleted has no row, only a tombstone.
+create table spaces (
+    uri         text    primary key,
+    did         text    not null references repos (did),
+    cid         text    not null,
+    rev         text    not null,
+    revoked     integer not null default 0 check (revoked in (0, 1)),
+    name        text,
+    description text,
+    created_at  integer not null
+) strict, without rowid;
+create index spaces_by_owner on spaces (did);
+
+create table invites (
+    uri        text    primary key,
+    did        text    not null references repos (did),
+    cid        text    not null,
+    rev        text    not null,
+    revoked    integer not null default 0 check (revoked in (0, 1)),
+    space_uri  text    not null,
+    token_hash text    not null check (length(token_hash) = 64),
+    kind       text    not null check (kind in ('join', 'read', 'read-join')),
+    max_uses   integer check (max_uses >= 1),
+    expires_at integer,
+    note       text,
+    created_at integer not null,
+    -- An invite is the owner's word. Others' lie in untrusted_invites.
+    check (substr(space_uri, 1, length(did) + 6) = 'at://' || did || '/')
+) strict, without rowid;
+create index invites_by_token on invites (space_uri, token_hash);
+create index invites_by_repo on invites (did);
+
+-- Invites that somebody else than the space's owner wrote: they grant nothing, ever.
+create table untrusted_invites (
+    uri        text primary key,
+    did        text not null references repos (did),
+    cid        text not null,
+    rev        text not null,
+    space_uri  text not null,
+    token_hash text not null check (length(token_hash) = 64)
+) strict, without rowid;
+create index untrusted_invites_by_repo on untrusted_invites (did);
+
+create table verifications (
+    uri          text    primary key,
+    did          text    not null references repos (did),    -- the issuer
+    cid          text    not null,
+    rev          text    not null,
+    revoked      integer not null default 0 check (revoked in (0, 1)),
+    subject      text    not null,
+    handle       text    not null,
+    display_name text    not null,
+    created_at   integer not null
+) strict, without rowid;
+create index verifications_by_issuer on verifications (did);
+create index verifications_by_subject on verifications (subject);
+
+-- The durable mark that a version of a record is gone, and an invite's token with it. Rows are
+-- never deleted. A revocation never loses its cause, and the first one's who, why and when stay.
+create table tombstones (
+    uri        text    not null,
+    cid        text    not null,    -- the version that is gone; '' if it was never seen
+    kind       text    not null check (kind in ('space', 'invite', 'verification')),
+    did        text    not null,
+    rev        text    not null,    -- no version of the URI up to here lives; '' while unknown
+    -- revoked: somebody asked us; deleted: the repo did; replaced: by a record that does not fit
+    -- its lexicon; purged: the whole account was deleted.
+    cause      text    not null check (cause in ('revoked', 'deleted', 'replaced', 'purged')),
+    actor      text,                -- the DID that asked
+    reason     text,
+    created_at integer not null,
+    -- Of an invite: a revoked hash stays revoked in its space, whichever record carries it.
+    space_uri  text,
+    token_hash text check (length(token_hash) = 64),
+    primary key (uri, cid),
+    check ((cause = 'revoked') = (actor is not null)),
+    check ((space_uri is null) = (token_hash is null))
+) strict, without rowid;
+create index tombstones_by_token on tombstones (space_uri, token_hash)
+    where token_hash is not null;
+create index tombstones_by_kind on tombstones (kind);
+
+-- The deletions to publish: one row a URI.
+create table outbox (
+    id         integer primary key,
+    uri        text    not null unique,
+    did        text    not null,
+    collection text    not null,
+    rkey       text    not null,
+    -- pending: to be written; sent: the PDS acknowledged; confirmed: seen on the firehose, or the
+    -- PDS says that there is no such record; blocked: needs a person; dropped: a person gave up.
+    state      text    not null default 'pending'
+               check (state in ('pending', 'sent', 'confirmed', 'blocked', 'dropped')),
+    record_rev text    not null default '',   -- a deletion counts as ours if it is later than this
+    commit_rev text,                          -- the revision that deleted it, as the PDS or the stream says
+    attempts   integer not null default 0,
+    due_at     integer not null,              -- not before; a claim moves it on, so that it is a lease
+    error      text,                          -- why it is not done yet, or was dropped
+    created_at integer not null,
+    updated_at integer not null,
+    check (state <> 'sent' or commit_rev is not null)
+) strict;
+create index outbox_due on outbox (due_at) where state in ('pending', 'sent');
+create index outbox_by_repo on outbox (did, state);
+
+-- Who did what, for good: revocations, and what operators did at the terminal.
+create table audit (
+    id      integer primary key,
+    at      integer not null,
+    actor   text    not null,
+    action  text    not null,
+    subject text    not null,
+    detail  text
+) strict;
+create index audit_by_subject on audit (subject);
+
+-- The accounts whose repos we may write to. `sealed` is encrypted with the key of the settings.
+create table sessions (
+    did          text    primary key,
+    handle       text,
+    pds          text    not null,
+    sealed       blob    not null,
+    created_at   integer not null,
+    refreshed_at integer not null,
+    refused      text       -- why the PDS refuses it; null while it works
+) strict, without rowid;
+
+-- What the running (or last) daemon says of itself, for `rescind status`.
+create table daemon (
+    id         integer primary key check (id = 1),
+    pid        integer not null,
+    version    text    not null,
+    relay      text    not null,
+    started_at integer not null
+) strict;
+
+-- What it skipped and rejected since its start, by reason.
+create table counters (
+    kind   text    not null check (kind in ('skipped', 'rejected')),
+    reason text    not null,
+    count  integer not null,
+    primary key (kind, reason)
+) strict, without rowid;

@@ -1,0 +1,82 @@
+"""What a caller did wrong, as XRPC says it: a status, a name from the lexicon, a sentence.
+
+Source: atproto.com/specs/xrpc, "Error Responses".
+"""
+
+from typing import ClassVar
+
+
+class XrpcError(Exception):
+    """An answer other than 200. `message` is for the caller's eyes: no secret, no internals.
+
+    `error` is the name that clients branch on; a method may give the one that its lexicon declares.
+    """
+
+    status: ClassVar[int] = 500
+    error: str = "InternalServerError"
+
+    def __init__(self, message: str, error: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        if error is not None:
+            self.error = error
+
+
+class InvalidRequestError(XrpcError):
+    """The input does not fit the method's lexicon, or cannot be what the caller meant."""
+
+    status = 400
+    error = "InvalidRequest"
+
+
+class AuthRequiredError(XrpcError):
+    """Nobody is proven to be calling; `error` usually names why."""
+
+    status = 401
+    error = "AuthenticationRequired"
+
+
+class ForbiddenError(XrpcError):
+    """The caller is known, and may not do this."""
+
+    status = 403
+    error = "Forbidden"
+
+
+class NotFoundError(XrpcError):
+    """What the caller names is not here."""
+
+    status = 404
+    error = "NotFound"
+
+
+class MethodNotAllowedError(XrpcError):
+    """A query was called with POST, or a procedure with GET."""
+
+    status = 405
+    error = "MethodNotAllowed"
+
+
+class PayloadTooLargeError(XrpcError):
+    """The body is over the limit."""
+
+    status = 413
+    error = "PayloadTooLarge"
+
+
+class RateLimitExceededError(XrpcError):
+    """Too many calls."""
+
+    status = 429
+    error = "RateLimitExceeded"
+
+
+class InternalServerError(XrpcError):
+    """Our fault; what went wrong is in our log, not in the answer."""
+
+
+class MethodNotImplementedError(XrpcError):
+    """No such method on this service."""
+
+    status = 501
+    error = "MethodNotImplemented"

@@ -1,0 +1,72 @@
+"""How each PDS fares: one that fails is left alone for a while, the others are not held up."""
+
+import asyncio
+import random
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+FIRST_DELAY = 2.0  # seconds
+MAX_DELAY = 3_600.0  # seconds
+MAX_CALLS = 2  # repos of one host that are written to at once
+MAX_HOSTS = 10_000  # remembered; the longest unused is forgotten first
+
+
+@dataclass(slots=True)
+class _Host:
+    failures: int = 0
+    until: float = 0.0  # Unix seconds; not before
+    error: str = ""
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_CALLS))
+
+
+class HostHealth:
+    """`clock` gives Unix seconds, `rng` a number from 0 to 1."""
+
+    def __init__(
+        self, clock: Callable[[], float], rng: Callable[[], float] = random.random
+    ) -> None:
+        self._clock = clock
+        self._rng = rng
+        self._hosts: OrderedDict[str, _Host] = OrderedDict()
+
+    @asynccontextmanager
+    async def turn(self, host: str) -> AsyncIterator[bool]:
+        """Wait for a turn at a host; the value says whether it is well enough to be asked."""
+        state = self._host(host)
+        async with state.slots:
+            yield state.until <= self._clock()
+
+    def until(self, host: str) -> float:
+        """Return when the host may be asked again, in Unix seconds; in the past if it is well."""
+        return self._host(host).until
+
+    def error(self, host: str) -> str:
+        """Return why it is left alone."""
+        return self._host(host).error
+
+    def succeeded(self, host: str) -> None:
+        state = self._host(host)
+        state.failures, state.until, state.error = 0, 0.0, ""
+
+    def failed(self, host: str, error: str, retry_after: float | None) -> None:
+        """Leave it alone: for `retry_after` seconds if it said so, else longer each time."""
+        state = self._host(host)
+        state.failures += 1
+        pause = self.delay(state.failures) if retry_after is None else retry_after
+        state.until, state.error = self._clock() + pause, error
+
+    def delay(self, attempts: int) -> float:
+        """Return seconds to wait after that many attempts: doubling up to an hour, with jitter."""
+        # Bounded before the power: the attempts at a dead host have no end.
+        doublings = min(max(attempts, 1) - 1, 12)
+        ceiling = min(FIRST_DELAY * float(1 << doublings), MAX_DELAY)
+        return ceiling * (0.5 + 0.5 * self._rng())
+
+    def _host(self, host: str) -> _Host:
+        state = self._hosts.setdefault(host, _Host())
+        self._hosts.move_to_end(host)
+        while len(self._hosts) > MAX_HOSTS:
+            self._hosts.popitem(last=False)
+        return state

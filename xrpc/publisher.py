@@ -1,0 +1,301 @@
+"""The outbox loop: what was revoked here is deleted from its repo, however long that takes.
+
+A row is claimed, its deletion is asked for, and what the PDS says is written down. A crash at
+any point repeats a step that does no harm: a deletion of what is gone is no change.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from weakref import WeakValueDictionary
+
+from indexer import log
+from indexer.identity import IdentityError, IdentityResolver
+from indexer.store import outbox, sessions, tombstones
+from indexer.store.db import Database
+from indexer.store.outbox import Deletion
+from xrpc.health import HostHealth
+from xrpc.pds import (
+    MAX_WRITES,
+    PdsClient,
+    PdsError,
+    PdsRefusedError,
+    PdsUnavailableError,
+    Target,
+    TokenRefusedError,
+)
+from xrpc.sessions import NoSessionError, Session, Sessions
+
+POLL = 2.0  # seconds between looks at the outbox; `rescind login` and `retry` write to it too
+LEASE = 120.0  # seconds; a claim falls due again after this, even if we crash
+CONFIRM_WITHIN = 60.0  # seconds for the firehose to show a deletion, before the PDS is asked
+MAX_REPOS = 16  # repos that are published at once
+SPREAD = 200  # repos that one look takes up
+KEEP_ALIVE = 14 * 86_400.0  # seconds; a refresh token that is never used ends after 90 days
+KEEP_ALIVE_EVERY = 3_600.0  # seconds
+MAX_ERROR = 300  # characters of what went wrong
+
+_log = log.get("publisher")
+
+
+class Publisher:
+    """Publishes the deletions of the outbox. One of these runs in a daemon."""
+
+    def __init__(
+        self,
+        db: Database,
+        sessions_: Sessions,
+        resolver: IdentityResolver,
+        pds: PdsClient,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._db = db
+        self._sessions = sessions_
+        self._resolver = resolver
+        self._pds = pds
+        self._clock = clock
+        self._health = HostHealth(clock)
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._slots = asyncio.Semaphore(MAX_REPOS)
+        self._wake = asyncio.Event()
+        self._group: asyncio.TaskGroup | None = None
+
+    async def run(self) -> None:
+        """Publish for ever. Raises what is our own fault."""
+        async with self._db.transaction() as tx:
+            await outbox.release(tx, self._now())
+        async with asyncio.TaskGroup() as self._group:
+            self._group.create_task(self._keep_sessions_alive())
+            running: dict[str, asyncio.Task[None]] = {}
+            while True:
+                self._wake.clear()
+                running = {did: task for did, task in running.items() if not task.done()}
+                # Those under way may wait for a slow host: they must not hide the others.
+                limit = SPREAD + len(running)
+                for did in await outbox.due_repos(self._db, self._now(), limit):
+                    if did not in running:
+                        running[did] = self._group.create_task(self.publish_repo(did))
+                try:
+                    async with asyncio.timeout(POLL):
+                        await self._wake.wait()
+                except TimeoutError:
+                    continue
+
+    def nudge(self) -> None:
+        """Look at the outbox now."""
+        self._wake.set()
+
+    async def publish(self, dids: Iterable[str], within: float) -> None:
+        """Publish what is due of these repos, and wait for that at most `within` seconds.
+
+        What is not done by then goes on; the outbox says how far it is.
+        """
+        if self._group is None:
+            raise RuntimeError("the publisher does not run")
+        tasks = [self._group.create_task(self.publish_repo(did)) for did in dids]
+        if tasks:
+            await asyncio.wait(tasks, timeout=max(within, 0.0))
+
+    async def publish_repo(self, did: str) -> None:
+        """Do what is due for one repo, once; a call meanwhile waits for its turn."""
+        turn = self._turns.setdefault(did, asyncio.Lock())
+        async with turn:
+            while await self._publish_some(did):
+                pass
+
+    async def _publish_some(self, did: str) -> bool:
+        """Take one step; return whether there may be more to do."""
+        try:
+            pds = (await self._resolver.resolve(did)).pds
+        except IdentityError as error:
+            return await self._fail_all(did, f"the DID can't be resolved: {error}")
+        if pds is None:
+            return await self._fail_all(did, "the DID document names no PDS")
+        # The host's turn first: repos that wait for a slow host take no slot from the others.
+        async with self._health.turn(pds) as is_well, self._slots:
+            if not is_well:
+                await self._fail_all(did, self._health.error(pds), self._health.until(pds))
+                return False
+            if checks := await self._claim(did, "sent"):
+                return await self._check(pds, checks)
+            try:
+                session = await self._sessions.get(did)
+            except NoSessionError as reason:
+                return await self._block(did, str(reason))
+            claimed = await self._claim(did, "pending")
+            if not claimed:
+                return False
+            return await self._delete(pds, session, claimed)
+
+    async def _claim(self, did: str, state: str) -> list[Deletion]:
+        now = self._now()
+        async with self._db.transaction() as tx:
+            return await outbox.claim(
+                tx, did, state, now=now, until=now + int(LEASE * 1000), limit=MAX_WRITES
+            )
+
+    async def _delete(self, pds: str, session: Session, rows: list[Deletion]) -> bool:
+        """Delete what was claimed, after a refresh of the session if it has run out."""
+        for last in (False, True):
+            try:
+                await self._delete_with(pds, session, rows)
+            except TokenRefusedError as refused:
+                if last:
+                    return await self._fail(rows, pds, refused)
+                if await self._has_moved(session.did, pds):
+                    await self._fail(rows, pds, refused, retry_at=self._now())
+                    return True
+                try:
+                    session = await self._sessions.renew(session, pds)
+                except NoSessionError as reason:
+                    return await self._block(session.did, str(reason))
+                except PdsError as error:
+                    return await self._fail(rows, pds, error)
+            except PdsError as error:
+                moved = await self._has_moved(session.did, pds)
+                await self._fail(rows, pds, error, self._now() if moved else None)
+                return moved
+            else:
+                self._health.succeeded(pds)
+                return True
+        return False
+
+    async def _delete_with(self, pds: str, session: Session, rows: list[Deletion]) -> None:
+        targets = [Target(row.uri, row.did, row.collection, row.rkey) for row in rows]
+        if len(targets) > 1:
+            try:
+                rev = await self._pds.delete_records(pds, session.access, targets)
+            except TokenRefusedError:
+                raise
+            except PdsRefusedError as error:
+                _log.info("publish.split", repo=session.did, count=len(rows), error=str(error))
+            except PdsUnavailableError as error:
+                # All or nothing, and one record that is missing fails the call with a 500.
+                if error.status != 500:
+                    raise
+                _log.info("publish.split", repo=session.did, count=len(rows), error=str(error))
+            else:
+                await self._sent([target.uri for target in targets], rev)
+                return
+        for target in targets:
+            deleted = await self._pds.delete_record(pds, session.access, target)
+            if deleted is None:
+                await self._gone(pds, target)
+            else:
+                await self._sent([target.uri], deleted)
+
+    async def _sent(self, uris: list[str], rev: str) -> None:
+        now = self._now()
+        async with self._db.transaction() as tx:
+            check_at = now + int(CONFIRM_WITHIN * 1000)
+            await outbox.mark_sent(tx, uris, rev, now=now, check_at=check_at)
+            # What was written before this deletion is gone with it, also what is still to come
+            # on the firehose; what is written later is a new grant.
+            await tombstones.advance(tx, uris, rev)
+        _log.info("publish.sent", count=len(uris), rev=rev, uri=uris[0])
+
+    async def _gone(self, pds: str, target: Target) -> None:
+        """The PDS has no such record, so nothing up to its newest commit lives."""
+        try:
+            rev = await self._pds.latest_rev(pds, target.did)
+            if await self._pds.record_cid(pds, target) is not None:
+                rev = ""  # written again meanwhile: that is a new grant
+        except PdsError:
+            rev = ""  # the firehose will tell
+        now = self._now()
+        async with self._db.transaction() as tx:
+            await outbox.mark_gone(tx, [target.uri], now)
+            await tombstones.advance(tx, [target.uri], rev)
+        _log.info("publish.confirmed", uri=target.uri, by="pds")
+
+    async def _check(self, pds: str, rows: list[Deletion]) -> bool:
+        """The firehose has not shown these deletions: ask the PDS whether they happened."""
+        for row in rows:
+            target = Target(row.uri, row.did, row.collection, row.rkey)
+            try:
+                cid = await self._pds.record_cid(pds, target)
+            except PdsError as error:
+                return await self._fail(rows, pds, error)
+            now = self._now()
+            async with self._db.transaction() as tx:
+                stones = await tombstones.load(tx, [row.uri])
+                if cid in {stone.cid for stone in stones if stone.cause == "revoked"}:
+                    await outbox.enqueue(tx, [(row.uri, row.record_rev)], now)
+                else:  # gone, or another version stands there: a new grant
+                    await outbox.mark_gone(tx, [row.uri], now)
+            _log.info("publish.checked", uri=row.uri, found=cid is not None)
+        return True
+
+    async def _has_moved(self, did: str, pds: str) -> bool:
+        """Whether the account's DID document names another PDS by now."""
+        try:
+            return (await self._resolver.resolve(did, refresh=True)).pds not in (None, pds)
+        except IdentityError:
+            return False
+
+    async def _fail(
+        self, rows: list[Deletion], pds: str, error: PdsError, retry_at: int | None = None
+    ) -> bool:
+        """Put rows off: with their whole host if it is not well, else each by its own count."""
+        if isinstance(error, PdsUnavailableError):
+            self._health.failed(pds, str(error), error.retry_after)
+        if retry_at is None:
+            attempts = max(row.attempts for row in rows)
+            pause = max(self._health.delay(attempts), self._health.until(pds) - self._clock())
+            retry_at = self._now() + int(pause * 1000)
+        now = self._now()
+        async with self._db.transaction() as tx:
+            await outbox.mark_failed(
+                tx, [row.uri for row in rows], str(error)[:MAX_ERROR], now=now, retry_at=retry_at
+            )
+        _log.warning(
+            "publish.failed",
+            repo=rows[0].did,
+            pds=pds,
+            count=len(rows),
+            attempts=rows[0].attempts,
+            retry_in_s=round((retry_at - now) / 1000, 1),
+            error=str(error)[:MAX_ERROR],
+        )
+        return False
+
+    async def _fail_all(self, did: str, error: str, until: float | None = None) -> bool:
+        """Put off all that is due for a repo, without an attempt at its PDS."""
+        for state in ("pending", "sent"):
+            rows = await self._claim(did, state)
+            if not rows:
+                continue
+            now = self._now()
+            attempts = max(row.attempts for row in rows)
+            retry_at = (
+                int(until * 1000) if until else now + int(self._health.delay(attempts) * 1000)
+            )
+            async with self._db.transaction() as tx:
+                await outbox.mark_failed(
+                    tx, [r.uri for r in rows], error[:MAX_ERROR], now=now, retry_at=retry_at
+                )
+            _log.info("publish.postponed", repo=did, count=len(rows), error=error[:MAX_ERROR])
+        return False
+
+    async def _block(self, did: str, reason: str) -> bool:
+        async with self._db.transaction() as tx:
+            count = await outbox.block_repo(tx, did, reason[:MAX_ERROR], self._now())
+        if count:
+            _log.warning("publish.blocked", repo=did, count=count, reason=reason)
+        return False
+
+    async def _keep_sessions_alive(self) -> None:
+        while True:
+            before = self._now() - int(KEEP_ALIVE * 1000)
+            for did in await sessions.unused_since(self._db, before):
+                try:
+                    session = await self._sessions.get(did)
+                    pds = (await self._resolver.resolve(did)).pds
+                    if pds is not None:
+                        await self._sessions.renew(session, pds)
+                except (NoSessionError, PdsError, IdentityError) as error:
+                    _log.warning("session.not_refreshed", did=did, error=str(error))
+            await asyncio.sleep(KEEP_ALIVE_EVERY)
+
+    def _now(self) -> int:
+        return int(self._clock() * 1000)

@@ -1,0 +1,213 @@
+"""`tools.ozone.verification.*`: one function a method."""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from indexer import log
+from indexer import slice as slices
+from indexer.identity import IdentityError
+from indexer.store import audit, outbox, tombstones, verifications
+from indexer.store.db import Transaction
+from indexer.store.tombstones import Tombstone, is_revoked
+from indexer.syntax import is_did, parse_at_uri
+from xrpc.auth import Caller
+from xrpc.pds import PdsError, Target
+from xrpc.services import Call, Services
+
+ANSWER_WITHIN = 8.0  # seconds; a PDS that proxies the call gives up after 10
+ASK_WITHIN = 4.0  # seconds of these for repos whose records are not indexed yet
+ASK_AT_ONCE = 10  # such records
+
+_log = log.get("verifications")
+
+
+async def revoke(services: Services, call: Call) -> dict[str, Any]:
+    """`tools.ozone.verification.revokeVerifications`: gone from the repos, or why not (yet).
+
+    `revokedVerifications` are those that their repo acknowledged as gone. All others are in
+    `failedRevocations`; with `PublishPending` or `PublishBlocked` they are revoked here.
+    """
+    caller = call.caller
+    deadline = call.arrived + ANSWER_WITHIN
+    failures: dict[str, str] = {}  # by the caller's spelling
+    asked: dict[str, str] = {}  # canonical URI to the caller's spelling
+    targets: dict[str, Target] = {}
+    for spelling in dict.fromkeys(call.input["uris"]):
+        try:
+            target = await _target(services, caller, spelling)
+        except _Failed as failed:
+            failures[spelling] = str(failed)
+        else:
+            # Two spellings of one record are one revocation, answered under the first.
+            asked.setdefault(target.uri, spelling)
+            targets.setdefault(target.uri, target)
+    seen, unseen_failures = await _seen_in_repos(services, targets)
+    failures |= {asked[uri]: text for uri, text in unseen_failures.items()}
+    wanted = [target for uri, target in targets.items() if uri not in unseen_failures]
+    now = services.now()
+    async with services.db.transaction() as tx:
+        await _lay_tombstones(tx, wanted, seen, caller.did, call.input.get("revokeReason"), now)
+    uris = [target.uri for target in wanted]
+    if uris:
+        _log.info("verifications.revoked", count=len(uris), actor=caller.did)
+    await services.publisher.publish(
+        sorted({target.did for target in wanted}), deadline - asyncio.get_running_loop().time()
+    )
+    deletions = await outbox.load(services.db, uris)
+    revoked = []
+    for uri in uris:
+        deletion = deletions[uri]
+        match deletion.state:
+            case "sent" | "confirmed":
+                revoked.append(asked[uri])
+            case "blocked":
+                failures[asked[uri]] = (
+                    f"PublishBlocked: revoked here, but not deleted from the repo: {deletion.error}"
+                )
+            case _:
+                failures[asked[uri]] = (
+                    "PublishPending: revoked here, and its deletion from the repo is on its way: "
+                    f"{deletion.error or 'the PDS has not answered yet'}; ask again to see"
+                )
+    return {
+        "revokedVerifications": revoked,
+        "failedRevocations": [{"uri": uri, "error": text} for uri, text in failures.items()],
+    }
+
+
+class _Failed(Exception):
+    """Why one URI is not revoked, with what to do about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A record that is not in the index, as its repo has it."""
+
+    cid: str
+    rev: str  # of the repo, just before
+
+
+async def _target(services: Services, caller: Caller, spelling: str) -> Target:
+    """Return the record that a URI names, if the caller may act for its issuer."""
+    parts = parse_at_uri(spelling)
+    expected = services.settings.verification_collection
+    if parts.collection != expected:
+        raise _Failed(f"NotAVerification: name a record of {expected}")
+    if parts.rkey is None:
+        raise _Failed("NotAVerification: the URI has no record key; name one record")
+    did = parts.authority
+    if not is_did(did):
+        try:
+            did = await services.resolver.resolve_handle(did)
+        except IdentityError:
+            raise _Failed(
+                "HandleNotResolved: the handle leads to no account; name the issuer by its DID"
+            ) from None
+    if not await _may_act_for(services, caller, did):
+        raise _Failed(
+            "Forbidden: you may not revoke what this issuer granted; "
+            "the issuer can, or an operator if Rescind holds a session for it"
+        )
+    return Target(str(replace(parts, authority=did)), did, expected, parts.rkey)
+
+
+async def _may_act_for(services: Services, caller: Caller, issuer: str) -> bool:
+    if caller.did == issuer:
+        return True
+    if caller.did not in services.settings.operators:
+        return False
+    return issuer == services.settings.verifier or await services.sessions.exists(issuer)
+
+
+async def _seen_in_repos(
+    services: Services, targets: dict[str, Target]
+) -> tuple[dict[str, _Seen], dict[str, str]]:
+    """Ask the repos for the records that are not live in the index.
+
+    Returns what they have, by URI, and for the others why they can't be revoked.
+    """
+    live = {row.uri for row in await verifications.load(services.db, targets) if not row.revoked}
+    revoked = {
+        stone.uri
+        for stone in await tombstones.load(services.db, targets)
+        if stone.cause == "revoked"
+    }
+    deletions = await outbox.load(services.db, targets)
+    under_way = {uri for uri, row in deletions.items() if row.state in ("pending", "blocked")}
+    # What was revoked and published is asked for too: a new grant may stand at that URI by now.
+    unseen = [target for uri, target in targets.items() if uri not in live | under_way]
+    slots = asyncio.Semaphore(ASK_AT_ONCE)
+
+    async def ask(target: Target) -> _Seen:
+        try:
+            async with slots, asyncio.timeout_at(deadline):
+                pds = (await services.resolver.resolve(target.did)).pds
+                if pds is None:
+                    raise _Failed("NotFound: the index has no such record, and its issuer no PDS")
+                # The rev first: a version that is written after it may be a new grant.
+                rev = await services.pds.latest_rev(pds, target.did)
+                cid = await services.pds.record_cid(pds, target)
+        except (IdentityError, PdsError, TimeoutError) as error:
+            raise _Failed(
+                "RepoUnavailable: the index has no such record, and its repo can't be asked now "
+                f"({str(error) or 'no answer in time'}); try again later"
+            ) from error
+        if cid is None:
+            raise _Failed("NotFound: neither the index nor the repo has such a record")
+        return _Seen(cid, rev)
+
+    deadline = asyncio.get_running_loop().time() + ASK_WITHIN
+    answers = await asyncio.gather(*map(ask, unseen), return_exceptions=True)
+    seen: dict[str, _Seen] = {}
+    failures: dict[str, str] = {}
+    for target, answer in zip(unseen, answers, strict=True):
+        if isinstance(answer, _Seen):
+            seen[target.uri] = answer
+        elif not isinstance(answer, _Failed):
+            raise answer
+        elif target.uri not in revoked:
+            failures[target.uri] = str(answer)
+    return seen, failures
+
+
+async def _lay_tombstones(
+    tx: Transaction,
+    targets: Iterable[Target],
+    seen: dict[str, _Seen],
+    actor: str,
+    reason: str | None,
+    now: int,
+) -> None:
+    """Revoke each record, and ask for its deletion unless that is done."""
+    targets = list(targets)
+    part = await slices.load(tx, {t.did for t in targets}, [t.uri for t in targets])
+    fresh: list[str] = []
+    for target in targets:
+        row = part.rows.get(target.uri)
+        found = seen.get(target.uri)
+        stones = part.tombstones.get(target.uri, {})
+        if row is not None and not row.revoked:
+            cid, rev = row.cid, row.rev
+        elif found is not None and not is_revoked(stones.get(found.cid)):
+            cid, rev = found.cid, found.rev
+        else:
+            # Revoked already. What was put back, or what a person dropped, is asked for anew.
+            state, record_rev = part.deletions.get(target.uri, ("dropped", ""))
+            if found is not None or state == "dropped":
+                part.publish(target.uri, found.rev if found else record_rev)
+            continue
+        part.put_repo(part.repo(target.did))
+        part.bury(
+            Tombstone(
+                target.uri, cid, "verification", target.did, rev, "revoked", actor, reason, now
+            )
+        )
+        if row is not None:
+            part.put_row(replace(row, revoked=True))
+        part.publish(target.uri, rev)
+        fresh.append(target.uri)
+    await slices.save(tx, part, now)
+    await outbox.retry(tx, [target.uri for target in targets], now)
+    await audit.write(tx, actor, "verification.revoke", fresh, reason, now)
