@@ -140,6 +140,7 @@ class VerifiedCommit:
     """A commit that checked out, with the writes to our collections only."""
 
     seq: int
+    time: str | None
     did: str
     rev: str
     since: str | None

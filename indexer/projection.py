@@ -90,14 +90,14 @@ class Projection:
         for change in run:
             match change:
                 case VerifiedCommit():
-                    _commit(part, change, parsed[id(change)], now)
+                    _commit(part, change, parsed[id(change)], self._relay, now)
                 case VerifiedSync():
                     _sync(part, change)
                 case Account():
                     if _account(part, change, self._relay) and change.status == "deleted":
                         purged.append(change.did)
                 case Rejected():
-                    _rejected(part, change)
+                    _rejected(part, change, self._relay)
         await slices.save(tx, part, now)
         for did in purged:
             await tombstones.purge_repo(tx, did, now)
@@ -134,8 +134,18 @@ def _uri(did: str, write: Write) -> str:
     return f"at://{did}/{write.collection}/{write.rkey}"
 
 
-def _commit(part: Slice, commit: VerifiedCommit, writes: list[_Parsed], now: int) -> None:
-    repo = part.repo(commit.did)
+def _repo(part: Slice, did: str, change: VerifiedCommit | Rejected, relay: str) -> Repo:
+    """Return what is known of a repo, or, if that is nothing, what its first frame tells."""
+    # A host that sends commits of an account serves it: whatever it said of it before is old.
+    return part.repos.get(did) or Repo(
+        did, hosting_relay=relay, hosting_seq=change.seq, hosting_time=change.time
+    )
+
+
+def _commit(
+    part: Slice, commit: VerifiedCommit, writes: list[_Parsed], relay: str, now: int
+) -> None:
+    repo = _repo(part, commit.did, commit, relay)
     is_newer = repo.rev is None or commit.rev > repo.rev
     if not is_newer and repo.sync == "synchronized":
         return  # played again: a repo that is complete up to its rev has nothing to learn
@@ -264,11 +274,11 @@ def _account(part: Slice, account: Account, relay: str) -> bool:
     return True
 
 
-def _rejected(part: Slice, rejected: Rejected) -> None:
+def _rejected(part: Slice, rejected: Rejected, relay: str) -> None:
     """A repo said something that can't be so: it is to be rebuilt."""
     if rejected.did is None:
         return
-    repo = part.repo(rejected.did)
+    repo = _repo(part, rejected.did, rejected, relay)
     if rejected.rev is None or repo.rev is None or rejected.rev > repo.rev:
         part.put_repo(replace(repo, sync="desynchronized"))
 

@@ -52,7 +52,14 @@ def verify_commit(
         return Rejected(event.seq, event.time, unproven.reason, event.repo, event.rev)
     prev_data = _text(event.prev_data)
     return VerifiedCommit(
-        event.seq, event.repo, event.rev, event.since, prev_data, data, tuple(writes)
+        seq=event.seq,
+        time=event.time,
+        did=event.repo,
+        rev=event.rev,
+        since=event.since,
+        prev_data=prev_data,
+        data=data,
+        writes=tuple(writes),
     )
 
 

@@ -1,9 +1,9 @@
 """`tools.ozone.verification.*`: one function a method."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from indexer import log
 from indexer import slice as slices
@@ -17,8 +17,11 @@ from xrpc.pds import PdsError, Target
 from xrpc.services import Call, Services
 
 ANSWER_WITHIN = 8.0  # seconds; a PDS that proxies the call gives up after 10
-ASK_WITHIN = 4.0  # seconds of these for repos whose records are not indexed yet
-ASK_AT_ONCE = 10  # such records
+ASK_WITHIN = 4.0  # seconds of these for handles, and for repos of records not indexed yet
+ASK_AT_ONCE = 10  # of either
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 _log = log.get("verifications")
 
@@ -29,29 +32,33 @@ async def revoke(services: Services, call: Call) -> dict[str, Any]:
     `revokedVerifications` are those that their repo acknowledged as gone. All others are in
     `failedRevocations`; with `PublishPending` or `PublishBlocked` they are revoked here.
     """
-    caller = call.caller
     deadline = call.arrived + ANSWER_WITHIN
+    ask_until = call.arrived + ASK_WITHIN
+    spellings = list(dict.fromkeys(call.input["uris"]))
+    answers = await _each(
+        spellings, lambda spelling: _target(services, call.caller, spelling), ask_until
+    )
     failures: dict[str, str] = {}  # by the caller's spelling
     asked: dict[str, str] = {}  # canonical URI to the caller's spelling
     targets: dict[str, Target] = {}
-    for spelling in dict.fromkeys(call.input["uris"]):
-        try:
-            target = await _target(services, caller, spelling)
-        except _Failed as failed:
-            failures[spelling] = str(failed)
+    for spelling, answer in zip(spellings, answers, strict=True):
+        if isinstance(answer, _Failed):
+            failures[spelling] = str(answer)
         else:
             # Two spellings of one record are one revocation, answered under the first.
-            asked.setdefault(target.uri, spelling)
-            targets.setdefault(target.uri, target)
-    seen, unseen_failures = await _seen_in_repos(services, targets)
+            asked.setdefault(answer.uri, spelling)
+            targets.setdefault(answer.uri, answer)
+    seen, unseen_failures = await _seen_in_repos(services, targets, ask_until)
     failures |= {asked[uri]: text for uri, text in unseen_failures.items()}
     wanted = [target for uri, target in targets.items() if uri not in unseen_failures]
     now = services.now()
     async with services.db.transaction() as tx:
-        await _lay_tombstones(tx, wanted, seen, caller.did, call.input.get("revokeReason"), now)
+        await _lay_tombstones(
+            tx, wanted, seen, call.caller.did, call.input.get("revokeReason"), now
+        )
     uris = [target.uri for target in wanted]
     if uris:
-        _log.info("verifications.revoked", count=len(uris), actor=caller.did)
+        _log.info("verifications.revoked", count=len(uris), actor=call.caller.did)
     await services.publisher.publish(
         sorted({target.did for target in wanted}), deadline - asyncio.get_running_loop().time()
     )
@@ -122,7 +129,7 @@ async def _may_act_for(services: Services, caller: Caller, issuer: str) -> bool:
 
 
 async def _seen_in_repos(
-    services: Services, targets: dict[str, Target]
+    services: Services, targets: dict[str, Target], deadline: float
 ) -> tuple[dict[str, _Seen], dict[str, str]]:
     """Ask the repos for the records that are not live in the index.
 
@@ -138,38 +145,50 @@ async def _seen_in_repos(
     under_way = {uri for uri, row in deletions.items() if row.state in ("pending", "blocked")}
     # What was revoked and published is asked for too: a new grant may stand at that URI by now.
     unseen = [target for uri, target in targets.items() if uri not in live | under_way]
-    slots = asyncio.Semaphore(ASK_AT_ONCE)
 
     async def ask(target: Target) -> _Seen:
         try:
-            async with slots, asyncio.timeout_at(deadline):
-                pds = (await services.resolver.resolve(target.did)).pds
-                if pds is None:
-                    raise _Failed("NotFound: the index has no such record, and its issuer no PDS")
-                # The rev first: a version that is written after it may be a new grant.
-                rev = await services.pds.latest_rev(pds, target.did)
-                cid = await services.pds.record_cid(pds, target)
-        except (IdentityError, PdsError, TimeoutError) as error:
+            pds = (await services.resolver.resolve(target.did)).pds
+            if pds is None:
+                raise _Failed("NotFound: the index has no such record, and its issuer no PDS")
+            # The rev first: a version that is written after it may be a new grant.
+            rev = await services.pds.latest_rev(pds, target.did)
+            cid = await services.pds.record_cid(pds, target)
+        except (IdentityError, PdsError) as error:
             raise _Failed(
                 "RepoUnavailable: the index has no such record, and its repo can't be asked now "
-                f"({str(error) or 'no answer in time'}); try again later"
+                f"({error}); try again later"
             ) from error
         if cid is None:
             raise _Failed("NotFound: neither the index nor the repo has such a record")
         return _Seen(cid, rev)
 
-    deadline = asyncio.get_running_loop().time() + ASK_WITHIN
-    answers = await asyncio.gather(*map(ask, unseen), return_exceptions=True)
     seen: dict[str, _Seen] = {}
     failures: dict[str, str] = {}
-    for target, answer in zip(unseen, answers, strict=True):
+    for target, answer in zip(unseen, await _each(unseen, ask, deadline), strict=True):
         if isinstance(answer, _Seen):
             seen[target.uri] = answer
-        elif not isinstance(answer, _Failed):
-            raise answer
         elif target.uri not in revoked:
             failures[target.uri] = str(answer)
     return seen, failures
+
+
+async def _each(
+    items: Sequence[T], ask: Callable[[T], Awaitable[R]], deadline: float
+) -> list[R | _Failed]:
+    """Ask about each item, a few at once; what is not answered by the deadline has failed."""
+    slots = asyncio.Semaphore(ASK_AT_ONCE)
+
+    async def answer(item: T) -> R | _Failed:
+        try:
+            async with asyncio.timeout_at(deadline), slots:
+                return await ask(item)
+        except _Failed as failed:
+            return failed
+        except TimeoutError:
+            return _Failed("RepoUnavailable: what it takes was not answered in time; try again")
+
+    return await asyncio.gather(*map(answer, items))
 
 
 async def _lay_tombstones(

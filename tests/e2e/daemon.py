@@ -1,0 +1,202 @@
+"""The real daemon as a child process, and the index that it writes, seen from outside."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sqlite3
+import sys
+import time
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import httpx
+
+from tests.localnet import LocalNetwork
+
+T = TypeVar("T")
+
+RESCIND = (sys.executable, "-m", "indexer")
+READY_WITHIN = 20.0  # seconds
+STOP_WITHIN = 15.0  # seconds
+SERVICE_ID = "rescind"
+# What a replay must not change, row for row.
+INDEX_TABLES = (
+    "repos", "spaces", "invites", "untrusted_invites", "verifications", "tombstones", "outbox",
+    "audit",
+)  # fmt: skip
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(slots=True)
+class Daemon:
+    """`rescind run` on a database of its own; it can be stopped, killed and started again."""
+
+    directory: Path
+    environment: Mapping[str, str]
+    port: int = field(default_factory=free_port)
+    process: Process | None = None
+
+    @classmethod
+    def on(cls, network: LocalNetwork, directory: Path, **settings: str) -> Self:
+        """Prepare a daemon that reads the network's PDS as its relay."""
+        directory.mkdir(parents=True, exist_ok=True)
+        environment = {
+            "RELAY": network.pds.ws_url,
+            "PLC": network.plc_url,
+            "HANDLE_RESOLVER": network.pds.url,
+            "ALLOW_PRIVATE_HOSTS": "on",
+            "LOG_FORMAT": "json",
+        } | settings
+        return cls(directory, {f"RESCIND_{name}": value for name, value in environment.items()})
+
+    @property
+    def db(self) -> Path:
+        return self.directory / "rescind.db"
+
+    @property
+    def log(self) -> Path:
+        return self.directory / "rescind.log"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def did(self) -> str:
+        return f"did:web:localhost%3A{self.port}"
+
+    @property
+    def service(self) -> str:
+        return f"{self.did}#{SERVICE_ID}"
+
+    async def start(self, *arguments: str) -> Self:
+        """Start it; return once it answers. Raises AssertionError with its log otherwise."""
+        with self.log.open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                *RESCIND, "run", *arguments,
+                env=self._environment(), cwd=self.directory, stdin=DEVNULL, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+        process = self.process
+
+        async def is_ready() -> bool:
+            if process.returncode is not None:
+                raise AssertionError(f"the daemon ended:\n{self.log.read_text()[-4000:]}")
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            except OSError:
+                return False
+            writer.close()
+            return True
+
+        await eventually(is_ready, READY_WITHIN, "the daemon listens")
+        return self
+
+    async def stop(self) -> None:
+        """End it in order (SIGTERM)."""
+        await self._end(signal.SIGTERM)
+
+    async def kill(self) -> None:
+        """End it without warning (SIGKILL)."""
+        await self._end(signal.SIGKILL)
+
+    async def _end(self, number: signal.Signals) -> None:
+        if self.process is None or self.process.returncode is not None:
+            return
+        self.process.send_signal(number)
+        async with asyncio.timeout(STOP_WITHIN):
+            await self.process.wait()
+
+    async def command(
+        self, *arguments: str, stdin: str | None = None, within: float = 60.0
+    ) -> tuple[int, str, str]:
+        """Run another `rescind` command on the same database: its status, stdout, stderr."""
+        process = await asyncio.create_subprocess_exec(
+            *RESCIND, *arguments,
+            env=self._environment(), cwd=self.directory,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(within):
+                out, err = await process.communicate((stdin or "").encode())
+        finally:
+            if process.returncode is None:
+                process.kill()
+        assert process.returncode is not None
+        return process.returncode, out.decode(), err.decode()
+
+    async def ok(self, *arguments: str, stdin: str | None = None) -> str:
+        """Run a command that must succeed; return what it printed."""
+        status, out, err = await self.command(*arguments, stdin=stdin)
+        assert status == 0, f"rescind {' '.join(arguments)}: {status}\n{out}\n{err}"
+        return out
+
+    async def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(await self.ok("status", "--json"))
+        return found
+
+    async def call(self, nsid: str, body: Any, token: str | None) -> httpx.Response:
+        """Call a procedure of the daemon directly."""
+        headers = {} if token is None else {"authorization": f"Bearer {token}"}
+        async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+            return await client.post(f"{self.url}/xrpc/{nsid}", json=body, headers=headers)
+
+    def rows(self, sql: str, *parameters: object) -> list[dict[str, Any]]:
+        """Query the index from outside, over a read-only connection."""
+        with closing(sqlite3.connect(f"file:{self.db}?mode=ro", uri=True, timeout=10)) as db:
+            db.row_factory = sqlite3.Row
+            return [dict(row) for row in db.execute(sql, parameters)]
+
+    def index(self) -> dict[str, list[dict[str, Any]]]:
+        """Return the whole index, row for row."""
+        return {t: self.rows(f"select * from {t} order by 1, 2") for t in INDEX_TABLES}
+
+    async def sees(self, sql: str, *parameters: object, within: float = 15.0) -> dict[str, Any]:
+        """Wait until a query has a row, and return it."""
+
+        async def find() -> dict[str, Any] | None:
+            return next(iter(self.rows(sql, *parameters)), None)
+
+        return await eventually(find, within, f"{sql} {parameters}")
+
+    async def reaches(self, seq: int, within: float = 20.0) -> None:
+        """Wait until the stored cursor is at this seq."""
+        await self.sees("select seq from cursors where seq >= ?", seq, within=within)
+
+    def logged(self) -> list[dict[str, Any]]:
+        """Return the log entries so far; what is no JSON (the banner) is left out."""
+        return [
+            json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")
+        ]
+
+    def _environment(self) -> dict[str, str]:
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        root = str(Path(__file__).parents[2])
+        return {
+            **kept,
+            "PYTHONPATH": root,
+            "RESCIND_DB": str(self.db),
+            "RESCIND_BIND": f"127.0.0.1:{self.port}",
+            **self.environment,
+        }
+
+
+async def eventually(find: Callable[[], Awaitable[T | None]], within: float, what: str) -> T:
+    """Ask again and again until there is an answer that is true; AssertionError if none comes."""
+    deadline = time.monotonic() + within
+    while not (found := await find()):
+        assert time.monotonic() < deadline, f"did not come within {within} s: {what}"
+        await asyncio.sleep(0.05)
+    return found
