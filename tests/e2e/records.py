@@ -85,7 +85,10 @@ async def revoke_verifications(
     return await daemon.call(REVOKE_VERIFICATIONS, body, token)
 
 
-async def log_in(daemon: Daemon, account: Account) -> None:
-    """Give the daemon a session for the account, by an app password, as an operator would."""
+async def log_in(daemon: Daemon, account: Account, name: str | None = None) -> None:
+    """Give the daemon a session for the account, by an app password, as an operator would.
+
+    `name` is a handle or a DID; by default the account's handle.
+    """
     password = await account.create_app_password(secrets.token_hex(4))
-    await daemon.ok("login", account.handle, stdin=f"{password}\n")
+    await daemon.ok("login", name or account.handle, stdin=f"{password}\n")

@@ -36,7 +36,7 @@ async def test_after_a_move_the_deletion_goes_to_the_new_pds_once_somebody_has_l
     assert f"rescind login {alice.did}" in row["error"]
     assert await moved.get_record(INVITE, invite.rkey) is not None
 
-    await log_in(daemon, moved)
+    await log_in(daemon, moved, moved.did)
     await daemon.sees("select 1 from outbox where state in ('sent', 'confirmed')")
     assert await moved.get_record(INVITE, invite.rkey) is None
     [session] = (await daemon.status())["sessions"]
