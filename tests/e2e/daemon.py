@@ -8,7 +8,7 @@ import socket
 import sqlite3
 import sys
 import time
-from asyncio.subprocess import DEVNULL, Process
+from asyncio.subprocess import PIPE, Process
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -22,6 +22,20 @@ from tests.localnet import LocalNetwork
 T = TypeVar("T")
 
 RESCIND = (sys.executable, "-m", "indexer")
+# `rescind`, but that it ends (SIGTERM) when its standard input does: whatever becomes of the demo,
+# its end of the pipe closes. `os.read`, because a buffered read can't be left at the exit.
+LEASHED = """
+import os, signal, threading
+from indexer.cli import main
+
+def end_with_parent():
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+threading.Thread(target=end_with_parent, daemon=True).start()
+main(prog_name="rescind")
+"""
 READY_WITHIN = 20.0  # seconds
 STOP_WITHIN = 15.0  # seconds
 SERVICE_ID = "rescind"
@@ -84,8 +98,8 @@ class Daemon:
         """Start it; return once it answers. Raises AssertionError with its log otherwise."""
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                *RESCIND, "run", *arguments,
-                env=self._environment(), cwd=self.directory, stdin=DEVNULL, stdout=log, stderr=log,
+                sys.executable, "-c", LEASHED, "run", *arguments,
+                env=self._environment(), cwd=self.directory, stdin=PIPE, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
         process = self.process
@@ -112,11 +126,23 @@ class Daemon:
         await self._end(signal.SIGKILL)
 
     async def _end(self, number: signal.Signals) -> None:
-        if self.process is None or self.process.returncode is not None:
+        if self.process is None:
             return
-        self.process.send_signal(number)
-        async with asyncio.timeout(STOP_WITHIN):
-            await self.process.wait()
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+            try:
+                async with asyncio.timeout(STOP_WITHIN):
+                    await self.process.wait()
+            except TimeoutError:
+                self.process.kill()
+                raise
+        # Our end as well, so that the transport does not linger until the garbage collector.
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
+    @property
+    def has_ended(self) -> bool:
+        return self.process is not None and self.process.returncode is not None
 
     async def command(
         self, *arguments: str, stdin: str | None = None, within: float = 60.0
@@ -125,8 +151,7 @@ class Daemon:
         process = await asyncio.create_subprocess_exec(
             *RESCIND, *arguments,
             env=self._environment(), cwd=self.directory,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+            stdin=PIPE, stdout=PIPE, stderr=PIPE,
         )  # fmt: skip
         try:
             async with asyncio.timeout(within):
