@@ -63,12 +63,25 @@ def _url(value: str, schemes: tuple[str, ...]) -> SplitResult:
         parts = urlsplit(value)
         port_is_fine = parts.port is None or parts.port > 0
     except ValueError as error:
-        raise ValueError(f"{value!r} is not a URL: {error}") from None
+        raise ValueError(f"{_shown(value)} is not a URL: {error}") from None
     if parts.scheme not in schemes or not parts.hostname or not port_is_fine:
-        raise ValueError(f"{value!r} must be a URL of {' or '.join(f'{s}://' for s in schemes)}")
+        names = " or ".join(f"{scheme}://" for scheme in schemes)
+        raise ValueError(f"{_shown(value)} must be a URL of {names}")
     if parts.path not in ("", "/") or parts.query or parts.fragment or parts.username:
-        raise ValueError(f"{value!r} must name a host only, without a path, query or user")
+        raise ValueError(f"{_shown(value)} must name a host only, without a path, query or user")
     return parts
+
+
+def _shown(url: str) -> str:
+    """Return a URL for a message, without the password that somebody put in."""
+    return repr(re.sub(r"(?<=//).*@", "...@", url))
+
+
+def _file(value: object) -> object:
+    path = Path(str(value))
+    if not path.name or path.is_dir():
+        raise ValueError(f"{str(value)!r} must name a file")
+    return path
 
 
 def _web_url(value: object) -> object:
@@ -117,7 +130,9 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, validate_default=True
     )
 
-    db: Path = Field(Path("rescind.db"), description="the SQLite file")
+    db: Annotated[Path, BeforeValidator(_file)] = Field(
+        Path("rescind.db"), description="the SQLite file"
+    )
     relay: Annotated[str, BeforeValidator(_relay_url)] = Field(
         "wss://relay1.us-east.bsky.network",
         description="host whose firehose is read; a PDS will do; ws:// is for development",
@@ -183,6 +198,8 @@ class Settings(BaseSettings):
             return cls(**{name: value for name, value in flags.items() if value is not None})
         except ValidationError as error:
             raise ConfigError("\n".join(_lines(error))) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"the .env file can't be read: {error}") from None
 
     @property
     def relay_host(self) -> str:
@@ -228,7 +245,8 @@ def _lines(error: ValidationError) -> list[str]:
     for problem in error.errors(include_input=False, include_url=False):
         message = problem["msg"].removeprefix("Value error, ")
         field = str(problem["loc"][0]) if problem["loc"] else ""
-        flag = field.replace("_", "-")
-        name = f"{PREFIX}{field.upper()} (--{flag}): " if field else ""
+        # No flag for the key: others on the machine can see a command line.
+        flag = "" if field == "secret_key" else f" (--{field.replace('_', '-')})"
+        name = f"{PREFIX}{field.upper()}{flag}: " if field else ""
         lines.append(name + message)
     return lines

@@ -68,9 +68,10 @@ def _salvage(frame: bytes, tracked: Collection[str], error: Exception) -> Reject
     """Tell a `#commit` with wrong fields, which has its place in the stream, from noise."""
     try:
         _, body = libipld.decode_dag_cbor_multi(frame)
-        did = _did_of(body)
+        did = _did(body.get("repo"))
         seq, time = _seq(body), _text(body.get("time"))
-        return Rejected(seq, time, "malformed", did if did in tracked else None)
+        did = did if did in tracked else None
+        return Rejected(seq, time, "malformed", did, _claimed_rev(body))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise UndecodableFrame(f"{type(error).__name__} in a frame of {len(frame)} B") from error
 
@@ -84,7 +85,7 @@ def _other(kind: object, body: dict[str, Any], tracked: Collection[str]) -> Even
     if kind not in ("#sync", "#account", "#identity"):
         return Skipped(_seq(body) if "seq" in body else None, time, "unknown_type")
     seq = _seq(body)
-    did = _did_of(body)
+    did = _did(body.get("did"))
     try:
         if did is None:
             raise _Malformed("did")
@@ -97,16 +98,20 @@ def _other(kind: object, body: dict[str, Any], tracked: Collection[str]) -> Even
             return Account(seq, time, did, active, _text(body.get("status")))
         return Sync(seq, time, did, _rev(body.get("rev")), _blocks(body.get("blocks")))
     except _Malformed:
-        return Rejected(seq, time, "malformed", did)
+        return Rejected(seq, time, "malformed", did, _claimed_rev(body))
 
 
 def _commit(body: dict[str, Any]) -> Commit | Rejected:
     seq = _seq(body)
     time = _text(body.get("time"))
-    did = _did_of(body)
+    did = _did(body.get("repo"))
     try:
         if did is None or len(body["ops"]) > MAX_OPS:
             raise _Malformed("repo or ops")
+        ops = tuple(_op(op) for op in body["ops"])
+        if len({op.path for op in ops}) < len(ops):
+            # All ops of a commit have one rev: which of two on a path is the later?
+            raise _Malformed("a path twice")
         since = body.get("since")
         prev_data = body.get("prevData")
         return Commit(
@@ -117,11 +122,11 @@ def _commit(body: dict[str, Any]) -> Commit | Rejected:
             since=None if since is None else _rev(since),
             prev_data=None if prev_data is None else _cid(prev_data),
             commit=_cid(body.get("commit")),
-            ops=tuple(_op(op) for op in body["ops"]),
+            ops=ops,
             blocks=_blocks(body.get("blocks")),
         )
     except _Malformed:
-        return Rejected(seq, time, "malformed", did)
+        return Rejected(seq, time, "malformed", did, _claimed_rev(body))
 
 
 def _op(op: dict[str, Any]) -> Op:
@@ -140,21 +145,25 @@ def _op(op: dict[str, Any]) -> Op:
 
 
 def _seq(body: dict[str, Any]) -> int:
-    seq = body["seq"]
+    seq = body.get("seq")
     if type(seq) is not int or not 0 <= seq <= MAX_SEQ:
         raise UndecodableFrame("no seq")
     return seq
 
 
-def _did_of(body: dict[str, Any]) -> str | None:
-    did = body.get("did", body.get("repo"))
-    return did if isinstance(did, str) and is_did(did) else None
+def _did(value: object) -> str | None:
+    return value if isinstance(value, str) and is_did(value) else None
 
 
 def _rev(value: object) -> str:
     if not isinstance(value, str) or not is_tid(value):
         raise _Malformed("rev")
     return value
+
+
+def _claimed_rev(body: dict[str, Any]) -> str | None:
+    rev = body.get("rev")
+    return rev if isinstance(rev, str) and is_tid(rev) else None
 
 
 def _cid(value: object) -> bytes:

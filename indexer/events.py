@@ -132,7 +132,7 @@ class Write:
     rkey: str
     cid: str | None  # text form; None for a delete
     prev: str | None  # text form; the version before, if the host says it
-    record: Mapping[str, Any] | None  # None for a delete
+    record: Mapping[str, Any] | None  # None for a delete, or if it can't be read as a record
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,13 @@
 """One daemon a database: two would publish the same deletions and fight over the cursor."""
 
 import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+TRIES = 5  # `rescind status` has the lock for a moment while it looks
+PAUSE = 0.05  # seconds
 
 
 class LockError(Exception):
@@ -18,22 +22,29 @@ def daemon_lock(db: Path) -> Iterator[None]:
     except OSError as error:
         raise LockError(f"{error.filename} can't be written: {error.strerror}") from None
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LockError(f"another daemon is running on {db}") from None
+        for tries_left in reversed(range(TRIES)):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not tries_left:
+                    raise LockError(f"another daemon is running on {db}") from None
+                time.sleep(PAUSE)
         yield
 
 
 def is_running(db: Path) -> bool:
     """Whether a daemon runs on this database now."""
-    if not _path(db).exists():
-        return False
     try:
-        with daemon_lock(db):
-            return False
-    except LockError:
-        return True
+        file = _path(db).open("rb")  # only to look: who asks need not be able to write there
+    except OSError:
+        return False
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _path(db: Path) -> Path:

@@ -6,7 +6,7 @@ An event is `noun.past_verb`; its values are keys with the names of the specific
 import logging
 import re
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, Literal
 
 import structlog
@@ -14,11 +14,23 @@ import structlog
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["pretty", "json"]
 
+MAX_DEPTH = 6  # levels of a value that are looked through
+
 # The last line of defence: a token or password has no business in a log call to begin with.
 _SECRET_KEYS = re.compile(r"token|jwt|password|secret|authorization|cookie|sealed", re.IGNORECASE)
-_PUBLIC_KEYS = frozenset(("token_hash",))
-_JWT = re.compile(r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
-_APP_PASSWORD = re.compile(r"\b[a-z0-9]{4}(?:-[a-z0-9]{4}){3}\b")
+_PUBLIC_KEYS = frozenset(("token_hash", "tokenHash"))
+_SECRETS = re.compile(
+    r"""
+      (?P<jwt> eyJ[\w-]{8,}\.[\w-]+\.[\w-]*)
+    | (?P<app_password> \b[a-z0-9]{4}(?:-[a-z0-9]{4}){3}\b)
+    | (?<=://)[^/\s:@]+:[^/\s@]+(?=@)                                # user and password of a URL
+    | (?i: (?<=bearer\ ) | (?<=basic\ ) | (?<=dpop\ ) ) [\w.~+/=-]{10,}
+    | (?i: (?<=password) | (?<=secret) | (?<=jwt) ) ["']?\s*[=:]\s*["']?[^\s"',}]+
+    """,
+    re.VERBOSE | re.ASCII,
+)
+# What a stranger wrote could steer the terminal that shows it.
+_STEERING = dict.fromkeys({*range(32), *range(127, 160)} - {9, 10}, "\ufffd")
 
 
 def configure(level: Level, output: Format | None = None) -> None:
@@ -30,15 +42,16 @@ def configure(level: Level, output: Format | None = None) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
     ]
-    render: list[structlog.types.Processor] = (
-        [redact, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    render: list[structlog.types.Processor] = [
+        # Before the secrets are looked for. It shows no local variables, which are full of them.
+        structlog.processors.format_exc_info,
+        redact,
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
         if pretty
-        else [
-            structlog.processors.format_exc_info,
-            redact,
-            structlog.processors.JSONRenderer(ensure_ascii=False),
-        ]
-    )
+        else structlog.processors.JSONRenderer(ensure_ascii=False),
+    ]
     structlog.configure(
         processors=[*shared, *render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -57,14 +70,23 @@ def configure(level: Level, output: Format | None = None) -> None:
 
 
 def redact(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Replace what looks like a secret, by its key or by its form."""
+    """Replace what looks like a secret, by its key or by its form, however deep it lies."""
     for key, value in event.items():
-        if isinstance(value, str):
-            if _SECRET_KEYS.search(key) and key not in _PUBLIC_KEYS:
-                event[key] = "[redacted]"
-            else:
-                event[key] = _APP_PASSWORD.sub("[redacted]", _JWT.sub("[redacted]", value))
+        event[key] = _redacted(key, value, MAX_DEPTH)
     return event
+
+
+def _redacted(key: object, value: object, depth: int) -> object:
+    if value is None or isinstance(value, bool | int | float):
+        return value  # a count of tokens is no token
+    if isinstance(key, str) and _SECRET_KEYS.search(key) and key not in _PUBLIC_KEYS:
+        return "[redacted]"
+    if depth and isinstance(value, Mapping):
+        return {str(name): _redacted(name, item, depth - 1) for name, item in value.items()}
+    if depth and isinstance(value, list | tuple | set | frozenset):
+        return [_redacted(None, item, depth - 1) for item in value]
+    text = value if isinstance(value, str) else repr(value)
+    return _SECRETS.sub("[redacted]", text).translate(_STEERING)
 
 
 def get(name: str) -> structlog.typing.FilteringBoundLogger:

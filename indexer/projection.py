@@ -11,12 +11,13 @@ source, and the index ends the same:
   its token: a record that carries another one now has nothing to do with what was revoked.)
 """
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from indexer import slice as slices
 from indexer.events import Account, Rejected, RejectReason, VerifiedCommit, VerifiedSync, Write
-from indexer.records import InvalidRecord, Invite, Kind, Row, Scope
+from indexer.records import InvalidRecord, Invite, Kind, Row, Scope, Space, Verification
 from indexer.slice import Slice
 from indexer.store import repos, tombstones
 from indexer.store.db import Transaction
@@ -26,7 +27,12 @@ from indexer.store.tombstones import Tombstone, is_revoked
 
 @dataclass(frozen=True, slots=True)
 class Desynchronize:
-    """Something was missed, and nobody knows what: every repo is to be checked again."""
+    """Something was missed, and nobody knows what: every repo is to be checked again.
+
+    `renumbered`: from here on the relay counts another sequence than before.
+    """
+
+    renumbered: bool = False
 
 
 Change = VerifiedCommit | VerifiedSync | Account | Rejected | Desynchronize
@@ -50,9 +56,11 @@ class Projection:
                 await self._apply_run(tx, run, rejected, now)
                 run = []
                 await repos.desynchronize_all(tx)
+                if change.renumbered:
+                    await repos.forget_hosting_seqs(tx, self._relay)
             else:
                 run.append(change)
-                if isinstance(change, Account) and change.status == "deleted":
+                if isinstance(change, Account) and _is_deletion(change):
                     # It concerns every record of the repo, also those that no event here names.
                     await self._apply_run(tx, run, rejected, now)
                     run = []
@@ -74,8 +82,13 @@ class Projection:
             tx, dids, {_uri(commit.did, write) for commit in commits for write in commit.writes}
         )
         parsed: dict[int, list[_Parsed]] = {}
+        known: _Known = {}
         for commit in commits:
-            parsed[id(commit)] = [self._parse(commit, write, rejected) for write in commit.writes]
+            parsed[id(commit)] = []
+            for write in commit.writes:
+                # To check a hostile record takes up to 0.1 s: others get their turn between.
+                await asyncio.sleep(0)
+                parsed[id(commit)].append(self._parse(commit, write, known, rejected))
         await slices.load_tokens(
             tx,
             part,
@@ -94,7 +107,7 @@ class Projection:
                 case VerifiedSync():
                     _sync(part, change)
                 case Account():
-                    if _account(part, change, self._relay) and change.status == "deleted":
+                    if _account(part, change, self._relay) and _is_deletion(change):
                         purged.append(change.did)
                 case Rejected():
                     _rejected(part, change, self._relay)
@@ -103,16 +116,15 @@ class Projection:
             await tombstones.purge_repo(tx, did, now)
 
     def _parse(
-        self, commit: VerifiedCommit, write: Write, rejected: list[RejectReason]
+        self, commit: VerifiedCommit, write: Write, known: "_Known", rejected: list[RejectReason]
     ) -> "_Parsed":
         kind = self._scope.kind(write.collection)
         assert kind is not None, "verify keeps the writes of our collections only"  # noqa: S101
         uri = _uri(commit.did, write)
-        if write.record is None or write.cid is None:
+        if write.cid is None:
             return _Parsed(uri, kind, write, None)
-        try:
-            fields = self._scope.read(write.collection, write.record)
-        except InvalidRecord:
+        fields = self._read(write, known)
+        if fields is None:
             rejected.append("invalid_record")
             return _Parsed(uri, kind, write, None)
         trusted = not isinstance(fields, Invite) or self._scope.is_trusted(commit.did, fields)
@@ -120,6 +132,21 @@ class Projection:
             uri, commit.did, write.cid, commit.rev, revoked=False, fields=fields, trusted=trusted
         )
         return _Parsed(uri, kind, write, row)
+
+    def _read(self, write: Write, known: "_Known") -> "_Fields | None":
+        """Return what a record says; None if it does not fit its lexicon."""
+        key = (write.collection, write.cid or "")
+        if key not in known:
+            try:
+                # A CID names one content, so what it says is found out once.
+                known[key] = self._scope.read(write.collection, write.record or {})
+            except InvalidRecord:
+                known[key] = None
+        return known[key]
+
+
+_Fields = Space | Invite | Verification
+_Known = dict[tuple[str, str], _Fields | None]  # by collection and CID
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +163,11 @@ def _uri(did: str, write: Write) -> str:
 
 def _repo(part: Slice, did: str, change: VerifiedCommit | Rejected, relay: str) -> Repo:
     """Return what is known of a repo, or, if that is nothing, what its first frame tells."""
+    repo = part.repo(did)
+    if repo.rev is not None or repo.hosting_relay is not None:
+        return repo
     # A host that sends commits of an account serves it: whatever it said of it before is old.
-    return part.repos.get(did) or Repo(
-        did, hosting_relay=relay, hosting_seq=change.seq, hosting_time=change.time
-    )
+    return replace(repo, hosting_relay=relay, hosting_seq=change.seq, hosting_time=change.time)
 
 
 def _commit(
@@ -165,7 +193,7 @@ def _advanced(repo: Repo, commit: VerifiedCommit) -> Repo:
     if repo.rev is None:
         if repo.sync == "pending" and commit.since is None:
             sync = "synchronized"  # the repo's first commit: there is nothing older
-    elif commit.since not in (None, repo.rev) or commit.prev_data not in (None, repo.data):
+    elif commit.since != repo.rev or commit.prev_data not in (None, repo.data):
         sync = "desynchronized"
     return replace(repo, rev=commit.rev, data=commit.data, sync=sync)
 
@@ -240,9 +268,9 @@ def _replace_by_invalid(part: Slice, commit: VerifiedCommit, parsed: _Parsed, no
 
 def _sync(part: Slice, sync: VerifiedSync) -> None:
     repo = part.repo(sync.did)
-    if repo.rev is not None and sync.rev <= repo.rev:
-        return
     known = repo.data == sync.data
+    if repo.rev is not None and (sync.rev < repo.rev or (sync.rev == repo.rev and known)):
+        return
     state = repo.sync if known else "desynchronized"
     part.put_repo(replace(repo, rev=sync.rev, data=sync.data, sync=state))
 
@@ -272,6 +300,10 @@ def _account(part: Slice, account: Account, relay: str) -> bool:
         )
     )
     return True
+
+
+def _is_deletion(account: Account) -> bool:
+    return not account.active and account.status == "deleted"
 
 
 def _rejected(part: Slice, rejected: Rejected, relay: str) -> None:

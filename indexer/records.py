@@ -19,6 +19,7 @@ KINDS: tuple[Kind, ...] = ("space", "invite", "verification")
 SPACE_LEXICON = "rsvp.atmo.space"
 INVITE_LEXICON = "rsvp.atmo.space.invite"
 VERIFICATION_LEXICON = "app.bsky.graph.verification"
+MAX_RECORD = 65_536  # bytes; unknown fields are allowed, but to decode and check them costs us
 MAX_DISPLAY_NAME = 6_400  # bytes: ten times a profile's; the lexicon itself names no limit
 
 _TOKEN_HASH = re.compile(r"[0-9a-f]{64}")

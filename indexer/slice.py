@@ -7,6 +7,8 @@ what the file holds.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from itertools import groupby
+from typing import Literal
 
 from indexer.records import Invite, Row, Space, Verification
 from indexer.store import invites, outbox, repos, spaces, tombstones, verifications
@@ -15,6 +17,7 @@ from indexer.store.repos import Repo
 from indexer.store.tombstones import Tombstone
 
 Token = tuple[str, str]  # space URI, token hash
+_Step = Literal["publish", "confirm"]
 
 
 @dataclass(slots=True)
@@ -28,8 +31,8 @@ class Slice:
     _dirty_rows: set[str] = field(default_factory=set)
     _dirty_tombstones: set[tuple[str, str]] = field(default_factory=set)
     _loaded: dict[str, Row] = field(default_factory=dict)
-    _to_publish: dict[str, str] = field(default_factory=dict)  # URI to rev
-    _confirmed: dict[str, str] = field(default_factory=dict)  # URI to rev
+    # What happens to the outbox, in order: what was confirmed can be asked for again.
+    _steps: list[tuple[_Step, str, str]] = field(default_factory=list)  # with URI and rev
 
     def repo(self, did: str) -> Repo:
         return self.repos.get(did) or Repo(did)
@@ -78,14 +81,14 @@ class Slice:
 
     def publish(self, uri: str, rev: str) -> None:
         """Ask for the deletion of the version that was written at `rev`."""
-        self._to_publish[uri] = rev
+        self._steps.append(("publish", uri, rev))
         self.deletions[uri] = ("pending", rev)
 
     def confirm(self, uri: str, rev: str) -> None:
         """What was to be deleted at this URI is gone from the repo since `rev`."""
         state, record_rev = self.deletions.get(uri, ("", ""))
         if state in ("pending", "sent", "blocked") and rev > record_rev:
-            self._confirmed[uri] = rev
+            self._steps.append(("confirm", uri, rev))
             self.deletions[uri] = ("confirmed", record_rev)
 
 
@@ -145,5 +148,6 @@ async def save(tx: Transaction, part: Slice, now: int) -> None:
     await invites.save(tx, [pair for pair in of_invites if pair[0].trusted])
     await invites.save_untrusted(tx, [pair for pair in of_invites if not pair[0].trusted])
     await tombstones.save(tx, [part.tombstones[uri][cid] for uri, cid in part._dirty_tombstones])
-    await outbox.enqueue(tx, part._to_publish.items(), now)
-    await outbox.mark_confirmed(tx, part._confirmed.items(), now)
+    for step, steps in groupby(part._steps, key=lambda step: step[0]):
+        write = outbox.enqueue if step == "publish" else outbox.mark_confirmed
+        await write(tx, [(uri, rev) for _, uri, rev in steps], now)

@@ -1,7 +1,8 @@
 """A commit that was claimed to a commit that checked out, or `Rejected`. Pure.
 
 What is checked: every block against its CID, the commit object against the message, and that
-each record of ours is in the CAR.
+each record of ours is in the CAR. A record that can't be read is still a proven write: what
+stood there before is gone.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from indexer.events import (
     VerifiedSync,
     Write,
 )
+from indexer.records import MAX_RECORD
 from indexer.syntax import tid_time
 
 MAX_AHEAD = 300_000_000  # microseconds that a rev may lie in the future
@@ -42,10 +44,13 @@ def verify_commit(
             raise _Unproven("bad_commit")
         data = _commit_data(blocks, root, event.repo, event.rev)
         writes = []
+        records: dict[bytes, Mapping[str, Any] | None] = {}
         for op in event.ops:
             collection, _, rkey = op.path.partition("/")
             if is_ours(collection):
-                record = None if op.cid is None else _record(blocks, op.cid)
+                if op.cid is not None and op.cid not in records:
+                    records[op.cid] = _record(blocks, op.cid)  # once, however often it is named
+                record = None if op.cid is None else records[op.cid]
                 cid, prev = _text(op.cid), _text(op.prev)
                 writes.append(Write(op.action, collection, rkey, cid, prev, record))
     except _Unproven as unproven:
@@ -90,7 +95,9 @@ def _read(car: bytes) -> tuple[bytes, dict[bytes, bytes]]:
 
 def _commit_data(blocks: Mapping[bytes, bytes], root: bytes, did: str, rev: str) -> str:
     """Return the MST root that the commit object names, if it is the commit of the message."""
-    commit = _map(blocks, root, "bad_commit")
+    commit = _map(_block(blocks, root))
+    if commit is None:
+        raise _Unproven("bad_commit")
     data = commit.get("data")
     if (
         commit.get("did") != did
@@ -104,21 +111,25 @@ def _commit_data(blocks: Mapping[bytes, bytes], root: bytes, did: str, rev: str)
     return libipld.encode_cid(data)
 
 
-def _record(blocks: Mapping[bytes, bytes], cid: bytes) -> Mapping[str, Any]:
-    return _map(blocks, cid, "invalid_record")
+def _record(blocks: Mapping[bytes, bytes], cid: bytes) -> Mapping[str, Any] | None:
+    block = _block(blocks, cid)
+    # Decoded, hostile CBOR takes up to 70 times its size.
+    return _map(block) if len(block) <= MAX_RECORD else None
 
 
-def _map(blocks: Mapping[bytes, bytes], cid: bytes, otherwise: RejectReason) -> dict[str, Any]:
+def _block(blocks: Mapping[bytes, bytes], cid: bytes) -> bytes:
     block = blocks.get(cid)
     if block is None:
         raise _Unproven("missing_block")
+    return block
+
+
+def _map(block: bytes) -> dict[str, Any] | None:
     try:
         value = libipld.decode_dag_cbor(block)
     except (ValueError, RecursionError):
-        raise _Unproven(otherwise) from None
-    if not isinstance(value, dict):
-        raise _Unproven(otherwise)
-    return value
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _text(cid: bytes | None) -> str | None:

@@ -50,7 +50,7 @@ _log = log.get("xrpc")
 def create_app(services: Services, auth: ServiceAuth) -> Starlette:
     """Return the app that serves `METHODS` and the service's own DID document."""
     endpoint = _Endpoint(services, auth)
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/xrpc/{nsid}", endpoint.call, methods=_VERBS),
             Route("/.well-known/did.json", endpoint.did_document, methods=["GET"]),
@@ -70,6 +70,8 @@ def create_app(services: Services, auth: ServiceAuth) -> Starlette:
             HTTPException: _answer_http_error,
         },
     )
+    app.router.redirect_slashes = False  # a path with one more slash is another path
+    return app
 
 
 class _Endpoint:
@@ -99,7 +101,7 @@ class _Endpoint:
             raise MethodNotImplementedError("this service has no such method")
         verb = "POST" if self._lexicons.kind(nsid) == "procedure" else "GET"
         if request.method != verb:
-            raise MethodNotAllowedError(f"this method is called with {verb}")
+            raise MethodNotAllowedError(f"this method is called with {verb}", allow=verb)
         _check_length(request)
         caller = await self._auth.authenticate(request.headers.get("authorization"), nsid)
         body = await self._body(request, nsid)
@@ -164,7 +166,8 @@ async def _read(request: Request) -> bytes:
 
 async def _answer_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, XrpcError)  # noqa: S101 (registered for it alone)
-    return JSONResponse({"error": error.error, "message": error.message}, error.status)
+    content = {"error": error.error, "message": error.message}
+    return JSONResponse(content, error.status, error.headers)
 
 
 async def _answer_http_error(_: Request, error: Exception) -> Response:
@@ -172,7 +175,8 @@ async def _answer_http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 (registered for it alone)
     refusal: XrpcError
     if error.status_code == 405:
-        refusal = MethodNotAllowedError("this path is not called with this verb")
+        allow = (error.headers or {}).get("Allow", "GET, POST")
+        refusal = MethodNotAllowedError("this path is not called with this verb", allow=allow)
     else:
         refusal = NotFoundError("there is nothing at this path; methods are at /xrpc/<NSID>")
     return await _answer_error(_, refusal)

@@ -3,6 +3,7 @@
 Source: atproto.com/specs/xrpc, "Error Responses".
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -14,6 +15,7 @@ class XrpcError(Exception):
 
     status: ClassVar[int] = 500
     error: str = "InternalServerError"
+    headers: Mapping[str, str] | None = None
 
     def __init__(self, message: str, error: str | None = None) -> None:
         super().__init__(message)
@@ -55,6 +57,10 @@ class MethodNotAllowedError(XrpcError):
 
     status = 405
     error = "MethodNotAllowed"
+
+    def __init__(self, message: str, *, allow: str) -> None:
+        super().__init__(message)
+        self.headers = {"allow": allow}  # RFC 9110, section 15.5.6
 
 
 class PayloadTooLargeError(XrpcError):

@@ -17,6 +17,7 @@ MAX_HOSTS = 10_000  # remembered; the longest unused is forgotten first
 class _Host:
     failures: int = 0
     until: float = 0.0  # Unix seconds; not before
+    named: bool = False  # the host named that time itself
     error: str = ""
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_CALLS))
 
@@ -32,11 +33,14 @@ class HostHealth:
         self._hosts: OrderedDict[str, _Host] = OrderedDict()
 
     @asynccontextmanager
-    async def turn(self, host: str) -> AsyncIterator[bool]:
-        """Wait for a turn at a host; the value says whether it is well enough to be asked."""
+    async def turn(self, host: str, *, insist: bool = False) -> AsyncIterator[bool]:
+        """Wait for a turn at a host; the value says whether it is well enough to be asked.
+
+        With `insist` (a person waits for it) it may be, unless it named the time itself.
+        """
         state = self._host(host)
         async with state.slots:
-            yield state.until <= self._clock()
+            yield state.until <= self._clock() or (insist and not state.named)
 
     def until(self, host: str) -> float:
         """Return when the host may be asked again, in Unix seconds; in the past if it is well."""
@@ -48,7 +52,7 @@ class HostHealth:
 
     def succeeded(self, host: str) -> None:
         state = self._host(host)
-        state.failures, state.until, state.error = 0, 0.0, ""
+        state.failures, state.until, state.named, state.error = 0, 0.0, False, ""
 
     def failed(self, host: str, error: str, retry_after: float | None) -> None:
         """Leave it alone: for `retry_after` seconds if it said so, else longer each time."""
@@ -56,6 +60,7 @@ class HostHealth:
         state.failures += 1
         pause = self.delay(state.failures) if retry_after is None else retry_after
         state.until, state.error = self._clock() + pause, error
+        state.named = retry_after is not None
 
     def delay(self, attempts: int) -> float:
         """Return seconds to wait after that many attempts: doubling up to an hour, with jitter."""

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from indexer.net import Answer, FetchError, request_json
-from indexer.syntax import is_cid, is_did, is_tid
+from indexer.syntax import is_cid, is_did, is_handle, is_tid
 
 CALL_DEADLINE = 15.0  # seconds for one call, from connecting to the last byte
 MAX_ANSWER = 4_000_000  # bytes; a record is at most 1 MB, and JSON makes it longer
@@ -182,32 +182,44 @@ class PdsClient:
 
 def _error(answer: Answer) -> PdsError:
     body = answer.body if isinstance(answer.body, dict) else {}
-    error, message = body.get("error"), body.get("message")
-    error = error[:MAX_MESSAGE] if isinstance(error, str) else f"HTTP {answer.status}"
-    message = message[:MAX_MESSAGE] if isinstance(message, str) else ""
+    error, message = _text(body.get("error")), _text(body.get("message"))
     # A token that has run out comes with status 400 or 401: the name is what tells.
-    if error in _TOKEN_ERRORS or answer.status == 401:
+    if error in _TOKEN_ERRORS or (error and answer.status == 401):
         return TokenRefusedError(error, message)
-    if answer.status == 429 or answer.status >= 500 or answer.status < 400:
-        text = f"HTTP {answer.status} {error}"
-        return PdsUnavailableError(text, _retry_after(answer.headers), answer.status)
+    # Without a name it is no answer of a PDS, but of a proxy before it: it refuses nothing.
+    if not error or answer.status == 429 or answer.status >= 500 or answer.status < 400:
+        text = f"HTTP {answer.status} {error}".rstrip()
+        return PdsUnavailableError(text, _retry_after(answer), answer.status)
     return PdsRefusedError(error, message)
 
 
-def _retry_after(headers: httpx.Headers) -> float | None:
+def _text(value: object) -> str:
+    """Return what a PDS says, cut short, and without what would steer a terminal."""
+    text = value[:MAX_MESSAGE] if isinstance(value, str) else ""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def _retry_after(answer: Answer) -> float | None:
     """Return the seconds that `Retry-After`, or else `RateLimit-Reset`, asks us to wait."""
-    value = headers.get("retry-after")
+    wait = answer.headers.get("retry-after")
+    reset = answer.headers.get("ratelimit-reset") if answer.status == 429 else None
     try:
-        if value is None:
-            return None
-        if value.strip().isdecimal():
-            seconds = float(value)
+        if wait is not None and wait.strip().isdecimal():
+            seconds = float(wait)
+        elif wait is not None:
+            seconds = parsedate_to_datetime(wait).timestamp() - _sent_at(answer)
+        elif reset is not None and reset.strip().isdecimal():
+            seconds = float(reset) - _sent_at(answer)
         else:
-            then = parsedate_to_datetime(value)
-            seconds = then.timestamp() - parsedate_to_datetime(headers["date"]).timestamp()
+            return None
     except (KeyError, ValueError, TypeError, OverflowError):
         return None
     return min(max(seconds, 0.0), MAX_RETRY_AFTER)
+
+
+def _sent_at(answer: Answer) -> float:
+    """Return when that was by the clock of the host, in Unix seconds."""
+    return parsedate_to_datetime(answer.headers["date"]).timestamp()
 
 
 def _tokens(answer: dict[str, Any]) -> Tokens:
@@ -217,7 +229,8 @@ def _tokens(answer: dict[str, Any]) -> Tokens:
         raise PdsUnavailableError("the PDS gave a session without a DID")
     if not isinstance(access, str) or not isinstance(refresh, str):
         raise PdsUnavailableError("the PDS gave a session without tokens")
-    return Tokens(did, handle if isinstance(handle, str) else None, access, refresh)
+    known = handle if isinstance(handle, str) and is_handle(handle) else None
+    return Tokens(did, known, access, refresh)
 
 
 def _commit_rev(answer: dict[str, Any]) -> str | None:

@@ -7,13 +7,15 @@ any point repeats a step that does no harm: a deletion of what is gone is no cha
 import asyncio
 import time
 from collections.abc import Callable, Iterable
+from math import ceil
 from weakref import WeakValueDictionary
 
 from indexer import log
 from indexer.identity import IdentityError, IdentityResolver
-from indexer.store import outbox, sessions, tombstones
-from indexer.store.db import Database
+from indexer.store import outbox, tombstones
+from indexer.store.db import Database, Reader
 from indexer.store.outbox import Deletion
+from indexer.store.tombstones import is_revoked
 from xrpc.health import HostHealth
 from xrpc.pds import (
     MAX_WRITES,
@@ -31,8 +33,6 @@ LEASE = 120.0  # seconds; a claim falls due again after this, even if we crash
 CONFIRM_WITHIN = 60.0  # seconds for the firehose to show a deletion, before the PDS is asked
 MAX_REPOS = 16  # repos that are published at once
 SPREAD = 200  # repos that one look takes up
-KEEP_ALIVE = 14 * 86_400.0  # seconds; a refresh token that is never used ends after 90 days
-KEEP_ALIVE_EVERY = 3_600.0  # seconds
 MAX_ERROR = 300  # characters of what went wrong
 
 _log = log.get("publisher")
@@ -62,10 +62,10 @@ class Publisher:
 
     async def run(self) -> None:
         """Publish for ever. Raises what is our own fault."""
-        async with self._db.transaction() as tx:
-            await outbox.release(tx, self._now())
-        async with asyncio.TaskGroup() as self._group:
-            self._group.create_task(self._keep_sessions_alive())
+        async with asyncio.TaskGroup() as self._group:  # first: calls come in meanwhile
+            async with self._db.transaction() as tx:
+                await outbox.release(tx, self._now())
+            self._group.create_task(self._sessions.keep_alive(self._resolver))
             running: dict[str, asyncio.Task[None]] = {}
             while True:
                 self._wake.clear()
@@ -92,18 +92,21 @@ class Publisher:
         """
         if self._group is None:
             raise RuntimeError("the publisher does not run")
-        tasks = [self._group.create_task(self.publish_repo(did)) for did in dids]
+        tasks = [self._group.create_task(self.publish_repo(did, insist=True)) for did in dids]
         if tasks:
             await asyncio.wait(tasks, timeout=max(within, 0.0))
 
-    async def publish_repo(self, did: str) -> None:
-        """Do what is due for one repo, once; a call meanwhile waits for its turn."""
+    async def publish_repo(self, did: str, *, insist: bool = False) -> None:
+        """Do what is due for one repo, once; a call meanwhile waits for its turn.
+
+        With `insist` a PDS that has failed is asked all the same: it may be back.
+        """
         turn = self._turns.setdefault(did, asyncio.Lock())
         async with turn:
-            while await self._publish_some(did):
+            while await self._publish_some(did, insist):
                 pass
 
-    async def _publish_some(self, did: str) -> bool:
+    async def _publish_some(self, did: str, insist: bool) -> bool:
         """Take one step; return whether there may be more to do."""
         try:
             pds = (await self._resolver.resolve(did)).pds
@@ -112,7 +115,7 @@ class Publisher:
         if pds is None:
             return await self._fail_all(did, "the DID document names no PDS")
         # The host's turn first: repos that wait for a slow host take no slot from the others.
-        async with self._health.turn(pds) as is_well, self._slots:
+        async with self._health.turn(pds, insist=insist) as is_well, self._slots:
             if not is_well:
                 await self._fail_all(did, self._health.error(pds), self._health.until(pds))
                 return False
@@ -135,7 +138,10 @@ class Publisher:
             )
 
     async def _delete(self, pds: str, session: Session, rows: list[Deletion]) -> bool:
-        """Delete what was claimed, after a refresh of the session if it has run out."""
+        """Delete what was claimed, after a refresh of the session if it has run out.
+
+        What is done leaves `rows`.
+        """
         for last in (False, True):
             try:
                 await self._delete_with(pds, session, rows)
@@ -161,28 +167,37 @@ class Publisher:
         return False
 
     async def _delete_with(self, pds: str, session: Session, rows: list[Deletion]) -> None:
-        targets = [Target(row.uri, row.did, row.collection, row.rkey) for row in rows]
-        if len(targets) > 1:
+        if len(rows) > 1:
             try:
-                rev = await self._pds.delete_records(pds, session.access, targets)
-            except TokenRefusedError:
-                raise
-            except PdsRefusedError as error:
-                _log.info("publish.split", repo=session.did, count=len(rows), error=str(error))
-            except PdsUnavailableError as error:
-                # All or nothing, and one record that is missing fails the call with a 500.
-                if error.status != 500:
+                rev = await self._pds.delete_records(pds, session.access, _targets(rows))
+            except PdsError as error:
+                if not _may_be_split(error):
                     raise
                 _log.info("publish.split", repo=session.did, count=len(rows), error=str(error))
             else:
-                await self._sent([target.uri for target in targets], rev)
+                await self._sent([row.uri for row in rows], rev)
+                rows.clear()
                 return
-        for target in targets:
-            deleted = await self._pds.delete_record(pds, session.access, target)
-            if deleted is None:
-                await self._gone(pds, target)
+        await self._delete_each(pds, session, rows)
+
+    async def _delete_each(self, pds: str, session: Session, rows: list[Deletion]) -> None:
+        """Delete one by one. A refusal of one, perhaps for good, does not hold up the others."""
+        refusal: PdsRefusedError | None = None
+        for row, target in zip(tuple(rows), _targets(rows), strict=True):
+            try:
+                rev = await self._pds.delete_record(pds, session.access, target)
+                if rev is None:
+                    await self._gone(pds, target)
+                else:
+                    await self._sent([row.uri], rev)
+            except TokenRefusedError:
+                raise
+            except PdsRefusedError as error:
+                refusal = error
             else:
-                await self._sent([target.uri], deleted)
+                rows.remove(row)
+        if refusal is not None:
+            raise refusal
 
     async def _sent(self, uris: list[str], rev: str) -> None:
         now = self._now()
@@ -198,10 +213,13 @@ class Publisher:
         """The PDS has no such record, so nothing up to its newest commit lives."""
         try:
             rev = await self._pds.latest_rev(pds, target.did)
-            if await self._pds.record_cid(pds, target) is not None:
-                rev = ""  # written again meanwhile: that is a new grant
+            cid = await self._pds.record_cid(pds, target)
         except PdsError:
-            rev = ""  # the firehose will tell
+            rev, cid = "", None  # the firehose will tell
+        if cid is not None:
+            if await self._is_revoked(self._db, target.uri, cid):
+                raise PdsRefusedError("NotDeleted", "the PDS took the deletion, and still has it")
+            rev = ""  # written again meanwhile: that is a new grant
         now = self._now()
         async with self._db.transaction() as tx:
             await outbox.mark_gone(tx, [target.uri], now)
@@ -211,20 +229,24 @@ class Publisher:
     async def _check(self, pds: str, rows: list[Deletion]) -> bool:
         """The firehose has not shown these deletions: ask the PDS whether they happened."""
         for row in rows:
-            target = Target(row.uri, row.did, row.collection, row.rkey)
             try:
+                [target] = _targets([row])
                 cid = await self._pds.record_cid(pds, target)
             except PdsError as error:
                 return await self._fail(rows, pds, error)
             now = self._now()
             async with self._db.transaction() as tx:
-                stones = await tombstones.load(tx, [row.uri])
-                if cid in {stone.cid for stone in stones if stone.cause == "revoked"}:
+                if cid is not None and await self._is_revoked(tx, row.uri, cid):
                     await outbox.enqueue(tx, [(row.uri, row.record_rev)], now)
                 else:  # gone, or another version stands there: a new grant
                     await outbox.mark_gone(tx, [row.uri], now)
             _log.info("publish.checked", uri=row.uri, found=cid is not None)
         return True
+
+    @staticmethod
+    async def _is_revoked(db: Reader, uri: str, cid: str) -> bool:
+        stones = await tombstones.load(db, [uri])
+        return any(stone.cid == cid and is_revoked(stone) for stone in stones)
 
     async def _has_moved(self, did: str, pds: str) -> bool:
         """Whether the account's DID document names another PDS by now."""
@@ -241,8 +263,8 @@ class Publisher:
             self._health.failed(pds, str(error), error.retry_after)
         if retry_at is None:
             attempts = max(row.attempts for row in rows)
-            pause = max(self._health.delay(attempts), self._health.until(pds) - self._clock())
-            retry_at = self._now() + int(pause * 1000)
+            own = self._clock() + self._health.delay(attempts)
+            retry_at = ceil(max(own, self._health.until(pds)) * 1000)
         now = self._now()
         async with self._db.transaction() as tx:
             await outbox.mark_failed(
@@ -267,9 +289,7 @@ class Publisher:
                 continue
             now = self._now()
             attempts = max(row.attempts for row in rows)
-            retry_at = (
-                int(until * 1000) if until else now + int(self._health.delay(attempts) * 1000)
-            )
+            retry_at = ceil((until or self._clock() + self._health.delay(attempts)) * 1000)
             async with self._db.transaction() as tx:
                 await outbox.mark_failed(
                     tx, [r.uri for r in rows], error[:MAX_ERROR], now=now, retry_at=retry_at
@@ -284,18 +304,16 @@ class Publisher:
             _log.warning("publish.blocked", repo=did, count=count, reason=reason)
         return False
 
-    async def _keep_sessions_alive(self) -> None:
-        while True:
-            before = self._now() - int(KEEP_ALIVE * 1000)
-            for did in await sessions.unused_since(self._db, before):
-                try:
-                    session = await self._sessions.get(did)
-                    pds = (await self._resolver.resolve(did)).pds
-                    if pds is not None:
-                        await self._sessions.renew(session, pds)
-                except (NoSessionError, PdsError, IdentityError) as error:
-                    _log.warning("session.not_refreshed", did=did, error=str(error))
-            await asyncio.sleep(KEEP_ALIVE_EVERY)
-
     def _now(self) -> int:
         return int(self._clock() * 1000)
+
+
+def _targets(rows: list[Deletion]) -> list[Target]:
+    return [Target(row.uri, row.did, row.collection, row.rkey) for row in rows]
+
+
+def _may_be_split(error: PdsError) -> bool:
+    """Whether the deletions of a commit that failed may fare better one by one."""
+    if isinstance(error, PdsUnavailableError):
+        return error.status == 500  # all or nothing: one record that is missing does that
+    return not isinstance(error, TokenRefusedError)

@@ -4,20 +4,26 @@ import asyncio
 import base64
 import json
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from weakref import WeakValueDictionary
 
 from cryptography.fernet import Fernet, InvalidToken
 
 from indexer import log
 from indexer.config import KEY_BYTES, Settings
-from indexer.identity import IdentityResolver
+from indexer.identity import IdentityError, IdentityResolver
 from indexer.store import audit, outbox, sessions
 from indexer.store.db import Database
 from xrpc.pds import PdsClient, PdsError, PdsRefusedError, Tokens
+
+KEEP_ALIVE = 14 * 86_400.0  # seconds; a refresh token that is never used ends after 90 days
+KEEP_ALIVE_EVERY = 3_600.0  # seconds
+FINISH_WITHIN = 5.0  # seconds that a refresh under way may hold up the end of the daemon
 
 _log = log.get("sessions")
 
@@ -109,8 +115,13 @@ class Sessions:
             if current.sealed != session.sealed:
                 return current  # another task, or `rescind login`, was first
             # Once the PDS has answered, the old tokens are worthless: no cancellation may come
-            # between its answer and our disk.
-            return await asyncio.shield(self._exchange(current, pds))
+            # between its answer and our disk, and nothing may be closed before that.
+            exchange = asyncio.ensure_future(self._exchange(current, pds))
+            try:
+                return await asyncio.shield(exchange)
+            except asyncio.CancelledError:
+                await asyncio.wait([exchange], timeout=FINISH_WITHIN)
+                raise
 
     async def _exchange(self, session: Session, pds: str) -> Session:
         try:
@@ -131,6 +142,20 @@ class Sessions:
         async with self._db.transaction() as tx:
             await sessions.refresh(tx, session.did, session.sealed, sealed, now)
         return await self.get(session.did)
+
+    async def keep_alive(self, resolver: IdentityResolver) -> None:
+        """Refresh, for ever, the sessions that are about to end because nothing was published."""
+        while True:
+            before = int((self._clock() - KEEP_ALIVE) * 1000)
+            for did in await sessions.unused_since(self._db, before):
+                try:
+                    session = await self.get(did)
+                    pds = (await resolver.resolve(did)).pds
+                    if pds is not None:
+                        await self.renew(session, pds)
+                except (NoSessionError, PdsError, IdentityError) as error:
+                    _log.warning("session.not_refreshed", did=did, error=str(error))
+            await asyncio.sleep(KEEP_ALIVE_EVERY)
 
     async def log_in(self, resolver: IdentityResolver, name: str, password: str) -> Tokens:
         """Log in at the account's own PDS, store the session, take up what waited for it.
@@ -153,6 +178,8 @@ class Sessions:
 
     async def log_out(self, did: str) -> bool:
         """Forget a session, here and, if it can be reached, at its PDS; False if there is none."""
+        if not await self.exists(did):
+            return False
         try:
             session = await self.get(did)
             await self._pds.delete_session(session.pds, session.refresh)
@@ -170,18 +197,24 @@ class Sessions:
 def _key_from(path: Path) -> bytes:
     """Read the key file, or make it for its owner's eyes only."""
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        text = path.read_text().strip()
-        if len(text) != KEY_BYTES * 2:
-            raise NoSessionError(
-                f"the key file {path} does not hold {KEY_BYTES * 2} hex digits"
-            ) from None
-        return bytes.fromhex(text)
-    key = os.urandom(KEY_BYTES)
-    with os.fdopen(handle, "w") as file:
-        file.write(key.hex() + "\n")
+        if not path.exists():
+            _make_key(path)
+        text = path.read_bytes().strip()
+    except OSError as error:
+        raise NoSessionError(f"the key file {path} can't be used: {error.strerror}") from None
+    if not re.fullmatch(rb"[0-9a-fA-F]{%d}" % (KEY_BYTES * 2), text):
+        raise NoSessionError(f"the key file {path} does not hold {KEY_BYTES * 2} hex digits")
+    return bytes.fromhex(text.decode())
+
+
+def _make_key(path: Path) -> None:
+    # Whole before it has its name: another process may look for it now, or the power may fail.
+    with NamedTemporaryFile("w", dir=path.parent, prefix=f"{path.name}.") as file:  # has mode 0600
+        file.write(os.urandom(KEY_BYTES).hex() + "\n")
         file.flush()
         os.fsync(file.fileno())
+        try:
+            os.link(file.name, path)
+        except FileExistsError:
+            return  # another process was first, and its key counts
     _log.info("key.made", file=str(path))
-    return key

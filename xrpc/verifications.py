@@ -35,19 +35,19 @@ async def revoke(services: Services, call: Call) -> dict[str, Any]:
     deadline = call.arrived + ANSWER_WITHIN
     ask_until = call.arrived + ASK_WITHIN
     spellings = list(dict.fromkeys(call.input["uris"]))
-    answers = await _each(
-        spellings, lambda spelling: _target(services, call.caller, spelling), ask_until
-    )
+    owners = await _owners(services, spellings, ask_until)
     failures: dict[str, str] = {}  # by the caller's spelling
     asked: dict[str, str] = {}  # canonical URI to the caller's spelling
     targets: dict[str, Target] = {}
-    for spelling, answer in zip(spellings, answers, strict=True):
-        if isinstance(answer, _Failed):
-            failures[spelling] = str(answer)
+    for spelling in spellings:
+        try:
+            target = await _target(services, call.caller, spelling, owners)
+        except _Failed as failed:
+            failures[spelling] = str(failed)
         else:
             # Two spellings of one record are one revocation, answered under the first.
-            asked.setdefault(answer.uri, spelling)
-            targets.setdefault(answer.uri, answer)
+            asked.setdefault(target.uri, spelling)
+            targets.setdefault(target.uri, target)
     seen, unseen_failures = await _seen_in_repos(services, targets, ask_until)
     failures |= {asked[uri]: text for uri, text in unseen_failures.items()}
     wanted = [target for uri, target in targets.items() if uri not in unseen_failures]
@@ -96,7 +96,27 @@ class _Seen:
     rev: str  # of the repo, just before
 
 
-async def _target(services: Services, caller: Caller, spelling: str) -> Target:
+async def _owners(
+    services: Services, uris: Iterable[str], deadline: float
+) -> dict[str, str | _Failed]:
+    """Return the DIDs of those authorities that are handles. The others wait for nobody."""
+    authorities = dict.fromkeys(parse_at_uri(uri).authority for uri in uris)
+    handles = [authority for authority in authorities if not is_did(authority)]
+
+    async def ask(handle: str) -> str:
+        try:
+            return await services.resolver.resolve_handle(handle)
+        except IdentityError:
+            raise _Failed(
+                "HandleNotResolved: the handle leads to no account; name the issuer by its DID"
+            ) from None
+
+    return dict(zip(handles, await _each(handles, ask, deadline), strict=True))
+
+
+async def _target(
+    services: Services, caller: Caller, spelling: str, owners: dict[str, str | _Failed]
+) -> Target:
     """Return the record that a URI names, if the caller may act for its issuer."""
     parts = parse_at_uri(spelling)
     expected = services.settings.verification_collection
@@ -104,14 +124,9 @@ async def _target(services: Services, caller: Caller, spelling: str) -> Target:
         raise _Failed(f"NotAVerification: name a record of {expected}")
     if parts.rkey is None:
         raise _Failed("NotAVerification: the URI has no record key; name one record")
-    did = parts.authority
-    if not is_did(did):
-        try:
-            did = await services.resolver.resolve_handle(did)
-        except IdentityError:
-            raise _Failed(
-                "HandleNotResolved: the handle leads to no account; name the issuer by its DID"
-            ) from None
+    did = owners.get(parts.authority, parts.authority)
+    if isinstance(did, _Failed):
+        raise did
     if not await _may_act_for(services, caller, did):
         raise _Failed(
             "Forbidden: you may not revoke what this issuer granted; "

@@ -37,7 +37,7 @@ def login(account: str, **flags: Any) -> None:
     async def log_in() -> None:
         async with _sessions(settings) as (sessions, resolver):
             tokens = await sessions.log_in(resolver, account.removeprefix("@"), password)
-        click.echo(f"Logged in as {tokens.did} ({tokens.handle}).")
+        click.echo(f"Logged in as {tokens.did} ({tokens.handle or 'no handle'}).")
 
     run_async(log_in())
 

@@ -57,13 +57,15 @@ _log = log.get("daemon")
 def run(cursor: int | str | None, **flags: Any) -> None:
     """Run the daemon: indexer and XRPC server."""
     settings = load_settings(flags)
-    with daemon_lock(settings.db):
-        run_async(_daemon(settings, cursor))
+    with daemon_lock(settings.db), _listen(settings) as listener:
+        run_async(_daemon(settings, cursor, listener))
 
 
-async def _daemon(settings: Settings, cursor: int | str | None) -> None:
+async def _daemon(settings: Settings, cursor: int | str | None, listener: socket.socket) -> None:
     """Run until a signal, or until one of the parts fails: then all of it ends."""
-    listener = _listen(settings)
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     scope = make_scope(settings)
     async with (
         await Database.open(settings.db) as db,
@@ -89,9 +91,6 @@ async def _daemon(settings: Settings, cursor: int | str | None) -> None:
         )
         server = _Server(create_app(services, auth), settings)
         _announce(settings, start, cursor)
-        stop = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
         try:
             async with asyncio.TaskGroup() as tasks:
                 working = [
@@ -185,7 +184,10 @@ def _listen(settings: Settings) -> socket.socket:
             (settings.bind_host, settings.bind_port), family=family, backlog=BACKLOG
         )
     except OSError as error:
-        raise ConfigError(f"{PREFIX}BIND (--bind): {settings.bind}: {error.strerror}") from None
+        # Python adds to the system's words, but for a name that is not resolved (errno below 0).
+        number = error.errno or 0
+        reason = os.strerror(number) if number > 0 else error.strerror
+        raise ConfigError(f"{PREFIX}BIND (--bind): {settings.bind}: {reason}") from None
 
 
 def _announce(settings: Settings, start: int | None, cursor: int | str | None) -> None:

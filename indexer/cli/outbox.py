@@ -52,7 +52,11 @@ def outbox_list(everything: bool, limit: int, as_json: bool, **flags: Any) -> No
 @click.argument("uris", metavar="[URI]...", nargs=-1)
 @setting_options("db")
 def outbox_retry(uris: tuple[str, ...], **flags: Any) -> None:
-    """Try these deletions now, or all that wait. The daemon takes them up within seconds."""
+    """Try these deletions now, or all that wait.
+
+    The daemon takes them up within seconds, but those at a PDS that has failed when it asks that
+    PDS again; the log says when.
+    """
     settings = load_settings(flags)
 
     async def retry() -> None:

@@ -59,6 +59,14 @@ async def desynchronize_all(tx: Transaction) -> int:
     return await tx.execute("update repos set sync = 'desynchronized' where hosting <> 'deleted'")
 
 
+async def forget_hosting_seqs(tx: Transaction, relay: str) -> None:
+    """Let what this relay said of accounts be dated by its time alone: it numbers anew."""
+    await tx.execute(
+        "update repos set hosting_relay = null, hosting_seq = null where hosting_relay = :relay",
+        {"relay": relay},
+    )
+
+
 async def count_by_state(db: Reader) -> dict[str, int]:
     """Count the repos: by their hosting, and the active ones by how well we know them."""
     rows = await db.all(

@@ -109,6 +109,8 @@ async def purge_repo(tx: Transaction, did: str, now: int) -> None:
         ("spaces", "space", "null", "null"),
         ("invites", "invite", "space_uri", "token_hash"),
         ("verifications", "verification", "null", "null"),
+        # These too, or they would come back when the stream is played again.
+        ("untrusted_invites", "invite", "null", "null"),
     ):
         await tx.execute(
             f"""
@@ -121,7 +123,6 @@ async def purge_repo(tx: Transaction, did: str, now: int) -> None:
             {"did": did, "now": now},
         )
         await tx.execute(f"delete from {table} where did = :did", {"did": did})  # noqa: S608
-    await tx.execute("delete from untrusted_invites where did = :did", {"did": did})
 
 
 async def count_by_kind(db: Reader) -> dict[str, int]:

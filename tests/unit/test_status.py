@@ -1,0 +1,166 @@
+"""The status says what is so, in words for people and in keys for programs."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from indexer import status
+from indexer.events import Account
+from indexer.lock import daemon_lock
+from indexer.store import cursors, daemon, outbox
+from indexer.store.cursors import Cursor
+from tests.unit.world import ALICE, BOB, World, make_world
+
+HASH = "ab" * 32
+RELAY = "relay.test"
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with make_world(tmp_path) as made:
+        yield made
+
+
+async def gather(world: World, relay: str = RELAY) -> dict[str, Any]:
+    found = await status.gather(world.db, relay, world.now)
+    assert json.loads(json.dumps(found)) == found
+    return found
+
+
+async def started(world: World, relay: str = RELAY) -> None:
+    async with world.db.transaction() as tx:
+        await daemon.start(tx, pid=4711, version="1.2.3", relay=relay, now=world.now)
+
+
+async def at(world: World, seq: int, time: str | None, relay: str = RELAY) -> None:
+    async with world.db.transaction() as tx:
+        await cursors.save(tx, relay, Cursor(seq, time, world.now))
+
+
+async def test_an_empty_database_has_a_status_too(world: World) -> None:
+    found = await gather(world)
+    nothing = {"space": 0, "invite": 0, "verification": 0}
+    assert found == {
+        "daemon": {"running": False, "pid": None, "version": None, "started_at": None},
+        "cursor": {"relay": RELAY, "seq": None, "time": None},
+        "lag_seconds": None,
+        "records": nothing,
+        "tombstones": nothing,
+        "repos": {},
+        "outbox": dict.fromkeys(outbox.STATES, 0),
+        "sessions": [],
+        "skipped": {},
+        "rejected": {},
+    }
+    text = status.render(found)
+    assert "not running" in text
+    assert "none yet" in text
+    assert "session     none" in text
+
+
+async def test_records_are_those_that_count(world: World) -> None:
+    await world.account(ALICE)
+    await world.account(BOB, session=False)
+    space = await world.space(ALICE)
+    await world.invite(space, HASH)
+    await world.invite(space, "cd" * 32, "two", owner=BOB)  # by a stranger
+    uris = [await world.verification(ALICE, key) for key in ("one", "two")]
+    await world.verification(BOB)
+    async with world.db.transaction() as tx:
+        await tx.execute("update verifications set revoked = 1 where uri = :uri", {"uri": uris[0]})
+        hidden = Account(10**9, None, BOB, active=False, status="deactivated")
+        await world.projection.apply(tx, [hidden], world.now)
+
+    found = await gather(world)
+
+    assert found["records"] == {"space": 1, "invite": 1, "verification": 1}
+    assert found["repos"]["deactivated"] == 1
+    assert sum(found["repos"].values()) == 2
+
+
+async def test_tombstones_outbox_sessions_and_counters_are_counted(world: World) -> None:
+    await world.account(ALICE)
+    uris = [await world.verification(ALICE, key) for key in ("one", "two", "three")]
+    await world.enqueue(*uris)
+    async with world.db.transaction() as tx:
+        await outbox.drop(tx, uris[0], "no", world.now)
+        await tx.execute(
+            """
+            insert into tombstones (uri, cid, kind, did, rev, cause, created_at)
+            select uri, cid, 'verification', did, rev, 'deleted', 0 from verifications
+            """
+        )
+        await daemon.save_counters(tx, "skipped", {"other_collection": 12})
+        await daemon.save_counters(tx, "rejected", {"bad_block": 3})
+
+    found = await gather(world)
+
+    assert found["tombstones"] == {"space": 0, "invite": 0, "verification": 3}
+    assert found["outbox"] == {**dict.fromkeys(outbox.STATES, 0), "pending": 2, "dropped": 1}
+    assert found["sessions"] == [{"did": ALICE, "handle": "alice.test", "refused": None}]
+    assert (found["skipped"], found["rejected"]) == ({"other_collection": 12}, {"bad_block": 3})
+    text = status.render(found)
+    assert f"session     {ALICE} (alice.test): works" in text
+    assert "pending 2" in text
+    assert "bad_block 3" in text
+
+
+async def test_a_refused_session_says_what_to_do(world: World) -> None:
+    await world.account(ALICE)
+    async with world.db.transaction() as tx:
+        await tx.execute("update sessions set refused = 'run `rescind login`'")
+    assert "run `rescind login`" in status.render(await gather(world))
+
+
+async def test_the_lag_is_the_age_of_the_last_frame(world: World) -> None:
+    await at(world, 5, "2027-01-15T07:59:18.500Z")  # it is 08:00:00
+    found = await gather(world)
+    assert found["cursor"] == {"relay": RELAY, "seq": 5, "time": "2027-01-15T07:59:18.500Z"}
+    assert found["lag_seconds"] == 41.5
+    assert "42 s ago" in status.render(found)
+
+
+@pytest.mark.parametrize(
+    ("time", "lag"),
+    [
+        ("2027-01-15T08:10:00Z", 0.0),  # a relay whose clock is ahead
+        (None, None),
+        ("yesterday", None),
+    ],
+)
+async def test_a_lag_is_never_made_up(world: World, time: str | None, lag: float | None) -> None:
+    await at(world, 5, time)
+    found = await gather(world)
+    assert found["lag_seconds"] == lag
+    assert "5" in status.render(found)
+
+
+async def test_while_a_daemon_runs_its_relay_counts_and_not_that_of_the_shell(
+    world: World,
+) -> None:
+    await started(world, "other.test")
+    await at(world, 5, None, RELAY)
+    await at(world, 9, None, "other.test")
+    assert (await gather(world))["cursor"]["seq"] == 5
+
+    with daemon_lock(world.db.path):
+        found = await gather(world)
+
+    assert found["cursor"] == {"relay": "other.test", "seq": 9, "time": None}
+    assert found["daemon"] == {
+        "running": True, "pid": 4711, "version": "1.2.3",
+        "started_at": "2027-01-15T08:00:00+00:00",
+    }  # fmt: skip
+    assert "running, pid 4711" in status.render(found)
+
+
+async def test_a_daemon_that_was_killed_does_not_run(world: World) -> None:
+    await started(world)
+    with daemon_lock(world.db.path):
+        pass
+    found = await gather(world)
+    assert (found["daemon"]["running"], found["daemon"]["pid"]) == (False, None)
+    assert found["daemon"]["started_at"] is not None
