@@ -102,20 +102,17 @@ class Daemon:
                 env=self._environment(), cwd=self.directory, stdin=PIPE, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
-        process = self.process
-
-        async def is_ready() -> bool:
-            if process.returncode is not None:
-                raise AssertionError(f"the daemon ended:\n{self.log.read_text()[-4000:]}")
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-            except OSError:
-                return False
-            writer.close()
-            return True
-
-        await eventually(is_ready, READY_WITHIN, "the daemon listens")
+        await eventually(self._answers, READY_WITHIN, "an answer of the daemon")
         return self
+
+    async def _answers(self) -> bool:
+        assert not self.has_ended, f"the daemon ended:\n{self.log.read_text()[-4000:]}"
+        async with httpx.AsyncClient(trust_env=False) as client:
+            try:
+                response = await client.get(f"{self.url}/.well-known/did.json")
+            except httpx.TransportError:
+                return False
+            return response.is_success
 
     async def stop(self) -> None:
         """End it in order (SIGTERM)."""
