@@ -1,6 +1,7 @@
 """Every call gets a JSON answer that names what is wrong, and nothing that is not its business."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from indexer.cli import daemon
 from tests.unit.world import (
     ALICE,
     REVOKE_INVITE,
@@ -270,6 +272,45 @@ async def test_a_body_that_does_not_come_is_not_waited_for_long(
     answer = await exchange(world, head.encode())
     assert answer.startswith(b"HTTP/1.1 400")
     assert b"did not arrive in time" in answer
+
+
+@pytest.mark.parametrize("before", [b"", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"])
+@pytest.mark.parametrize("start", [b"", b"GET / HTTP/1.1\r\nX: "])
+async def test_a_head_that_does_not_come_does_not_keep_a_connection(
+    world: World, monkeypatch: pytest.MonkeyPatch, before: bytes, start: bytes
+) -> None:
+    monkeypatch.setattr(daemon, "HEAD_WITHIN", 0.2)
+    port = int(world.url.rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        if before:
+            writer.write(before)
+            await reader.readuntil(b"}")  # an answer that is complete
+        async with asyncio.timeout(2):
+            for byte in start + b"x" * (100 if start else 0):
+                writer.write(bytes([byte]))
+                await asyncio.sleep(0.01)
+                if reader.at_eof():
+                    break
+            if start or not before:  # else it is kept alive for a while
+                with contextlib.suppress(ConnectionError):
+                    assert await reader.read() == b""
+    finally:
+        writer.close()
+
+
+async def test_a_head_that_comes_leaves_the_answer_all_its_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon, "HEAD_WITHIN", 0.1)
+
+    async def slow(*_: object) -> dict[str, Any]:
+        await asyncio.sleep(0.4)
+        return {"revokedVerifications": [], "failedRevocations": []}
+
+    monkeypatch.setitem(module.METHODS, REVOKE_VERIFICATIONS, slow)
+    answer = await world.call(ALICE, REVOKE_VERIFICATIONS, {"uris": []})
+    assert answer.status_code == 200
 
 
 async def test_a_head_without_an_end_is_not_read(world: World) -> None:

@@ -24,7 +24,7 @@ from tests.unit.world import (
     eventually,
     make_world,
 )
-from xrpc import publisher
+from xrpc import app, publisher
 
 HASH = hashlib.sha256(b"a token").hexdigest()
 OTHER_HASH = hashlib.sha256(b"another token").hexdigest()
@@ -369,8 +369,6 @@ async def test_a_raw_token_in_the_wrong_field_is_not_repeated(world: World) -> N
 async def test_a_bug_does_not_put_the_body_into_the_log(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from xrpc import app
-
     async def fail(*_: object) -> dict[str, Any]:
         raise RuntimeError("no")
 

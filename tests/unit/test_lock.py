@@ -1,10 +1,14 @@
 """One daemon a database, and whoever asks is told the truth about it."""
 
+import fcntl
 import multiprocessing
 import stat
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -65,25 +69,30 @@ def test_a_killed_daemon_leaves_no_lock(tmp_path: Path) -> None:
         pass
 
 
+@contextmanager
+def looked_at(db: Path) -> Iterator[IO[bytes]]:
+    """Be in the middle of the look that another process takes at the lock."""
+    with (db.parent / "rescind.db.lock").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield file
+
+
 def test_who_looks_does_not_keep_a_daemon_from_its_start(tmp_path: Path) -> None:
     db = tmp_path / "rescind.db"
-    with daemon_lock(db):
-        pass
-    stop = threading.Event()
-
-    def look() -> None:
-        while not stop.is_set():
-            is_running(db)
-
-    looking = threading.Thread(target=look)
-    looking.start()
-    try:
-        for _ in range(300):
-            with daemon_lock(db):
-                pass
-    finally:
-        stop.set()
+    (tmp_path / "rescind.db.lock").touch()
+    with looked_at(db) as file:
+        looking = threading.Timer(0.08, fcntl.flock, (file, fcntl.LOCK_UN))
+        looking.start()
+        with daemon_lock(db):
+            assert is_running(db)
         looking.join()
+
+
+def test_two_who_look_at_once_do_not_take_each_other_for_a_daemon(tmp_path: Path) -> None:
+    db = tmp_path / "rescind.db"
+    (tmp_path / "rescind.db.lock").touch()
+    with looked_at(db):
+        assert not is_running(db)
 
 
 def test_who_may_not_write_there_is_not_told_that_a_daemon_runs(tmp_path: Path) -> None:

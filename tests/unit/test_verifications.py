@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from indexer.events import Write
 from indexer.store import outbox
-from tests.unit.fake_pds import APPLY, DELETE, GET, LATEST, drip, hang, says
+from tests.unit.fake_pds import APPLY, DELETE, GET, LATEST, drip, hang, says, waiting
 from tests.unit.world import (
     ALICE,
     BOB,
@@ -253,8 +254,6 @@ async def test_a_record_that_is_not_indexed_yet_is_revoked_and_born_dead(world: 
     [stone] = await world.stones(uri)
     assert (stone.cause, stone.cid, stone.did) == ("revoked", cid, ALICE)
     # Now the firehose shows the create: the same version, so it stays dead.
-    from indexer.events import Write
-
     record = {
         "$type": VERIFICATION, "subject": CAROL, "handle": "carol.test", "displayName": "Carol",
         "createdAt": "2026-01-01T00:00:00.000Z",
@@ -263,6 +262,23 @@ async def test_a_record_that_is_not_indexed_yet_is_revoked_and_born_dead(world: 
     assert await live(world) == set()
     await world.show_deletions()
     assert await world.states() == {"confirmed": 1}
+
+
+async def test_a_version_from_before_the_deletion_that_comes_late_is_born_dead(
+    world: World,
+) -> None:
+    uri = await world.verification(ALICE)
+    since = world.pds.revs[ALICE]
+    record = {
+        "$type": VERIFICATION, "subject": CAROL, "handle": "carol.test", "displayName": "Carol II",
+        "createdAt": "2026-01-01T00:00:00.000Z",
+    }  # fmt: skip
+    cid, rev = world.pds.write(ALICE, f"{VERIFICATION}/one", record)
+    assert await world.revoke(ALICE, uri) == ([uri], {})
+
+    await world.show(ALICE, rev, since, Write("update", VERIFICATION, "one", cid, None, record))
+
+    assert await live(world) == set()
 
 
 async def test_a_record_in_neither_the_index_nor_the_repo_is_not_found(world: World) -> None:
@@ -381,8 +397,6 @@ async def test_without_a_session_it_is_blocked_and_says_what_to_do(world: World)
 async def test_a_caller_who_hangs_up_does_not_stop_the_publication(world: World) -> None:
     uri = await world.verification(ALICE)
     gate = asyncio.Event()
-    from tests.unit.fake_pds import waiting
-
     world.pds.fail(DELETE, waiting(gate))
     call = asyncio.create_task(world.revoke(ALICE, uri))
     await eventually(lambda: is_busy(world))
