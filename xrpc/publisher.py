@@ -33,6 +33,7 @@ LEASE = 120.0  # seconds; a claim falls due again after this, even if we crash
 CONFIRM_WITHIN = 60.0  # seconds for the firehose to show a deletion, before the PDS is asked
 MAX_REPOS = 16  # repos that are published at once
 SPREAD = 200  # repos that one look takes up
+RESOLVE_AGAIN = 30.0  # seconds until a DID that can't be resolved is tried again
 MAX_ERROR = 300  # characters of what went wrong
 
 _log = log.get("publisher")
@@ -108,16 +109,17 @@ class Publisher:
 
     async def _publish_some(self, did: str, insist: bool) -> bool:
         """Take one step; return whether there may be more to do."""
+        again = self._clock() + RESOLVE_AGAIN
         try:
             pds = (await self._resolver.resolve(did)).pds
         except IdentityError as error:
-            return await self._fail_all(did, f"the DID can't be resolved: {error}")
+            return await self._postpone(did, f"the DID can't be resolved: {error}", again)
         if pds is None:
-            return await self._fail_all(did, "the DID document names no PDS")
+            return await self._postpone(did, "the DID document names no PDS", again)
         # The host's turn first: repos that wait for a slow host take no slot from the others.
         async with self._health.turn(pds, insist=insist) as is_well, self._slots:
             if not is_well:
-                await self._fail_all(did, self._health.error(pds), self._health.until(pds))
+                await self._postpone(did, self._health.error(pds), self._health.until(pds))
                 return False
             if checks := await self._claim(did, "sent"):
                 return await self._check(pds, checks)
@@ -281,20 +283,13 @@ class Publisher:
         )
         return False
 
-    async def _fail_all(self, did: str, error: str, until: float | None = None) -> bool:
-        """Put off all that is due for a repo, without an attempt at its PDS."""
-        for state in ("pending", "sent"):
-            rows = await self._claim(did, state)
-            if not rows:
-                continue
-            now = self._now()
-            attempts = max(row.attempts for row in rows)
-            retry_at = ceil((until or self._clock() + self._health.delay(attempts)) * 1000)
-            async with self._db.transaction() as tx:
-                await outbox.mark_failed(
-                    tx, [r.uri for r in rows], error[:MAX_ERROR], now=now, retry_at=retry_at
-                )
-            _log.info("publish.postponed", repo=did, count=len(rows), error=error[:MAX_ERROR])
+    async def _postpone(self, did: str, error: str, until: float) -> bool:
+        """Put off all that is due for a repo whose PDS can't be asked now. Unix seconds."""
+        now, error = self._now(), error[:MAX_ERROR]
+        async with self._db.transaction() as tx:
+            count = await outbox.postpone(tx, did, error, now=now, retry_at=ceil(until * 1000))
+        if count:
+            _log.info("publish.postponed", repo=did, count=count, error=error)
         return False
 
     async def _block(self, did: str, reason: str) -> bool:

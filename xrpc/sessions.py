@@ -100,6 +100,13 @@ class Sessions:
         access, refresh = self._vault.unseal(stored.sealed)
         return Session(did, stored.pds, access, refresh, stored.sealed)
 
+    async def did_of(self, name: str) -> str | None:
+        """Return the DID that a name stands for: itself, or the handle of a session here."""
+        if name.startswith("did:"):
+            return name
+        stored = await sessions.listing(self._db)
+        return next((row.did for row in stored if row.handle == name.lower()), None)
+
     async def exists(self, did: str) -> bool:
         return await sessions.load(self._db, did) is not None
 
@@ -140,7 +147,7 @@ class Sessions:
         sealed = self._vault.seal(tokens)
         now = int(self._clock() * 1000)
         async with self._db.transaction() as tx:
-            await sessions.refresh(tx, session.did, session.sealed, sealed, now)
+            await sessions.refresh(tx, session.did, pds, session.sealed, sealed, now)
         return await self.get(session.did)
 
     async def keep_alive(self, resolver: IdentityResolver) -> None:

@@ -52,7 +52,8 @@ def logout(account: str, **flags: Any) -> None:
     async def log_out() -> None:
         async with _sessions(settings) as (sessions, resolver):
             name = account.removeprefix("@")
-            did = name if name.startswith("did:") else await resolver.resolve_handle(name)
+            # By the name that it had when it logged in: the handle may lead nowhere by now.
+            did = await sessions.did_of(name) or await resolver.resolve_handle(name)
             if not await sessions.log_out(did):
                 raise NoSessionError(f"there is no session for {did}")
         click.echo(f"Logged out {did}.")

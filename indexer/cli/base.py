@@ -1,6 +1,7 @@
 """What the commands share: settings as flags, failures told plainly."""
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -18,6 +19,8 @@ from indexer.replay import ReplayError
 from indexer.store.db import DatabaseError
 from xrpc.pds import PdsError
 from xrpc.sessions import NoSessionError
+
+_log = log.get("settings")
 
 LOG = ("log_level", "log_format")
 NETWORK = ("plc", "handle_resolver", "allow_private_hosts")
@@ -49,6 +52,11 @@ def setting_options(*names: str) -> Callable[[Any], Any]:
 def load_settings(flags: dict[str, Any]) -> Settings:
     settings = Settings.load(flags)
     log.configure(settings.log_level, settings.log_format)
+    known = {PREFIX + name.upper() for name in (*Settings.model_fields, "app_password")}
+    for name in sorted(set(os.environ) - known):
+        if name.startswith(PREFIX):
+            # No error: orchestrators put variables of their own under a service's name.
+            _log.warning("setting.unknown", name=name)
     return settings
 
 

@@ -4,14 +4,11 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
 import click
-import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from indexer import log
 from indexer.cli.base import (
@@ -35,14 +32,10 @@ from xrpc.app import create_app
 from xrpc.auth import ServiceAuth
 from xrpc.pds import PdsClient
 from xrpc.publisher import Publisher
+from xrpc.server import Server
 from xrpc.services import Services
 from xrpc.sessions import Sessions, Vault
 
-GRACE = 10  # seconds for calls under way when the daemon is told to stop
-KEEP_ALIVE = 15  # seconds that an idle connection of a client is kept
-MAX_HEAD = 16_384  # bytes of a request's line and headers
-HEAD_WITHIN = 10.0  # seconds for these to arrive
-MAX_CALLS = 500  # connections and calls at once
 BACKLOG = 512  # connections that wait to be taken
 
 _log = log.get("daemon")
@@ -91,7 +84,7 @@ async def _daemon(settings: Settings, cursor: int | str | None, listener: socket
             stats=stats,
             forget_identity=resolver.forget,
         )
-        server = _Server(create_app(services, auth), settings)
+        server = Server(create_app(services, auth))
         _announce(settings, start, cursor)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -151,61 +144,6 @@ def _checkpoint(relay: str, stats: Stats) -> Callable[..., Any]:
         await daemon.save_counters(tx, "rejected", stats.rejected)
 
     return save
-
-
-class _Protocol(H11Protocol):
-    """uvicorn's, but that a head must arrive in time: it would wait for one for ever."""
-
-    _head_timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._watch_head()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        self._watch_head()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._unwatch_head()
-        super().connection_lost(exc)
-
-    def _watch_head(self) -> None:
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._unwatch_head()  # it is here
-        elif self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_WITHIN, self.transport.close)
-
-    def _unwatch_head(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-
-
-class _Server(uvicorn.Server):
-    """uvicorn, but for its signals: the daemon has its own."""
-
-    def __init__(self, app: Any, settings: Settings) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                http=_Protocol,  # h11 bounds the headers; httptools takes 100 MB of them
-                h11_max_incomplete_event_size=MAX_HEAD,
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                limit_concurrency=MAX_CALLS,
-                timeout_keep_alive=KEEP_ALIVE,
-                timeout_graceful_shutdown=GRACE,
-            )
-        )
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -62,6 +62,8 @@ def outbox_retry(uris: tuple[str, ...], **flags: Any) -> None:
     async def retry() -> None:
         async with await Database.open(settings.db, create=False) as db, db.transaction() as tx:
             count = await table.retry(tx, uris or None, unix_ms())
+            if uris and not count:
+                raise click.ClickException("none of these waits in the outbox")
             await audit.write(tx, "operator", "outbox.retry", uris or ["*"], None, unix_ms())
         click.echo(f"{count} to be tried now.")
 

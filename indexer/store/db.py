@@ -113,7 +113,10 @@ class Database:
             # The connection's thread works in order. So a cancellation here leaves a statement
             # running at worst, and the rollback comes behind it, even if nobody waits for that.
             try:
-                await self._writer.execute("begin immediate")
+                try:
+                    await self._writer.execute("begin immediate")
+                except sqlite3.OperationalError as error:
+                    raise DatabaseError(f"{self.path} can't be written now: {error}.") from error
                 yield Transaction(self._writer)
                 await self._writer.commit()
             except BaseException:

@@ -171,14 +171,14 @@ async def mark_failed(
     )
 
 
-async def look_again(tx: Transaction, uris: Iterable[str], *, now: int, check_at: int) -> None:
-    """A sent deletion is neither seen nor missing: ask again later."""
-    await tx.execute_many(
+async def postpone(tx: Transaction, did: str, error: str, *, now: int, retry_at: int) -> int:
+    """Put off what is due of a repo that can't even be tried; return how many rows."""
+    return await tx.execute(
         """
-        update outbox set due_at = :check_at, updated_at = :now
-        where uri = :uri and state = 'sent'
+        update outbox set due_at = :retry_at, error = :error, updated_at = :now
+        where did = :did and state in ('pending', 'sent') and due_at <= :now
         """,
-        [{"uri": uri, "check_at": check_at, "now": now} for uri in uris],
+        {"did": did, "error": error, "retry_at": retry_at, "now": now},
     )
 
 

@@ -57,14 +57,16 @@ async def save(
     )
 
 
-async def refresh(tx: Transaction, did: str, before: bytes, sealed: bytes, now: int) -> bool:
-    """Put new tokens in the place of `before`; False if somebody has logged in anew meanwhile."""
+async def refresh(
+    tx: Transaction, did: str, pds: str, before: bytes, sealed: bytes, now: int
+) -> bool:
+    """Put new tokens, of this PDS, in the place of `before`; False if they were replaced."""
     changed = await tx.execute(
         """
-        update sessions set sealed = :sealed, refreshed_at = :now, refused = null
+        update sessions set sealed = :sealed, pds = :pds, refreshed_at = :now, refused = null
         where did = :did and sealed = :before
         """,
-        {"did": did, "before": before, "sealed": sealed, "now": now},
+        {"did": did, "pds": pds, "before": before, "sealed": sealed, "now": now},
     )
     return changed > 0
 

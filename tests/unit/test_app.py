@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from indexer.cli import daemon
 from tests.unit.world import (
     ALICE,
     REVOKE_INVITE,
@@ -20,6 +19,7 @@ from tests.unit.world import (
     make_world,
 )
 from xrpc import app as module
+from xrpc import server as http_server
 from xrpc.app import MAX_BODY
 
 PATH = f"/xrpc/{REVOKE_VERIFICATIONS}"
@@ -279,7 +279,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for_long(
 async def test_a_head_that_does_not_come_does_not_keep_a_connection(
     world: World, monkeypatch: pytest.MonkeyPatch, before: bytes, start: bytes
 ) -> None:
-    monkeypatch.setattr(daemon, "HEAD_WITHIN", 0.2)
+    monkeypatch.setattr(http_server, "HEAD_WITHIN", 0.2)
     port = int(world.url.rpartition(":")[2])
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
@@ -302,7 +302,7 @@ async def test_a_head_that_does_not_come_does_not_keep_a_connection(
 async def test_a_head_that_comes_leaves_the_answer_all_its_time(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(daemon, "HEAD_WITHIN", 0.1)
+    monkeypatch.setattr(http_server, "HEAD_WITHIN", 0.1)
 
     async def slow(*_: object) -> dict[str, Any]:
         await asyncio.sleep(0.4)

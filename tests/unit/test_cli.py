@@ -222,6 +222,13 @@ async def test_the_status_is_one_json_object_with_the_keys_of_the_design(world: 
     assert found["outbox"].keys() >= {"pending", "sent", "confirmed", "blocked"}
 
 
+async def test_a_misspelt_variable_is_named_and_is_no_error(world: World) -> None:
+    status, _, err = await rescind(world, "status", RELLAY="wss://relay.example.com")
+    assert status == 0
+    assert "setting.unknown" in err
+    assert "RESCIND_RELLAY" in err
+
+
 async def test_without_a_database_a_status_makes_none(world: World, tmp_path: Path) -> None:
     missing = tmp_path / "missing.db"
     for arguments in (["status"], ["outbox", "list"], ["outbox", "retry"]):

@@ -351,8 +351,22 @@ VALUES = st.recursive(
 )
 KINDS = st.sampled_from(["#commit", "#sync", "#account", "#identity", "#info", "#new", None, 1])
 FIELDS = st.sampled_from(
-    ["seq", "time", "did", "repo", "rev", "since", "prevData", "commit", "ops", "blocks"]
-    + ["active", "status", "name", "message"]
+    [
+        "seq",
+        "time",
+        "did",
+        "repo",
+        "rev",
+        "since",
+        "prevData",
+        "commit",
+        "ops",
+        "blocks",
+        "active",
+        "status",
+        "name",
+        "message",
+    ]
 )
 OPS = st.lists(
     st.dictionaries(st.sampled_from(["action", "path", "cid", "prev"]), VALUES, max_size=4)

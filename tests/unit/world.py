@@ -12,7 +12,6 @@ from typing import Any
 import httpx
 
 from indexer.cli.base import make_scope
-from indexer.cli.daemon import _Server
 from indexer.config import Settings
 from indexer.events import VerifiedCommit, Write
 from indexer.identity import IdentityResolver
@@ -30,6 +29,7 @@ from xrpc.app import create_app
 from xrpc.auth import ServiceAuth
 from xrpc.pds import PdsClient, Tokens
 from xrpc.publisher import Publisher
+from xrpc.server import Server
 from xrpc.services import Services
 from xrpc.sessions import Sessions, Vault
 
@@ -213,7 +213,7 @@ class World:
     async def serving(self) -> AsyncIterator[None]:
         """Serve the app on loopback, as the daemon does, with the publisher beside it."""
         auth = ServiceAuth(self.resolver, self.settings.audiences, clock=self.clock)
-        server = _Server(create_app(self.services, auth), self.settings)
+        server = Server(create_app(self.services, auth))
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             async with self.publishing():
