@@ -23,6 +23,10 @@ RejectReason = Literal[
     "bad_block",  # the bytes of a block are not those that its CID names
     "missing_block",  # the commit or a record is not in the CAR
     "bad_commit",  # the commit object is not the one that the message describes
+    "bad_signature",  # the key that the DID names did not sign it
+    "bad_tree",  # the MST is malformed, or the operations did not lead from `prevData` to it
+    "no_key",  # the DID can't be resolved now, or names no key
+    "old_form",  # without `prevData`, which this daemon is set to refuse
     "future_rev",  # a clock that runs ahead would outlive every later revision
     "invalid_record",  # it does not fit its lexicon
 ]

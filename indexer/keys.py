@@ -1,0 +1,67 @@
+"""The keys that repos are signed with: a `did:key` to something that checks signatures. Pure.
+
+Source: atproto.com/specs/cryptography. A signature is 64 bytes, r and s, over the SHA-256 of the
+message, and of the two values of s that would do only the lower counts.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+from atproto_crypto.did import parse_did_key
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
+
+try:
+    from coincurve import PublicKey as Secp256k1Key
+except ImportError:  # no wheel for this Python yet: cryptography does the same, ten times as slow
+    Secp256k1Key = None
+
+MAX_KEYS = 50_000  # kept parsed: to parse one takes as long as to check a signature with it
+SIGNATURE_LENGTH = 64  # bytes
+
+_CURVES: dict[str, tuple[ec.EllipticCurve, int]] = {
+    "ES256K": (
+        ec.SECP256K1(),
+        0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141,
+    ),
+    "ES256": (
+        ec.SECP256R1(),
+        0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551,
+    ),
+}
+_SHA256 = ec.ECDSA(SHA256())
+
+Check = Callable[[bytes, bytes], bool]  # a DER signature and a message
+
+
+def is_signed(did_key: str, signature: bytes, message: bytes) -> bool:
+    """Whether the owner of this key signed the message. Never raises, whatever the signature.
+
+    `did_key` is one that `identity` gave out: known to be a point of its curve.
+    """
+    if len(signature) != SIGNATURE_LENGTH:
+        return False
+    order, check = _key(did_key)
+    r, s = int.from_bytes(signature[:32]), int.from_bytes(signature[32:])
+    return 0 < r < order and 0 < s <= order >> 1 and check(encode_dss_signature(r, s), message)
+
+
+@lru_cache(MAX_KEYS)
+def _key(did_key: str) -> tuple[int, Check]:
+    """Return the order of the key's curve, and what checks its signatures."""
+    parsed = parse_did_key(did_key)
+    curve, order = _CURVES[parsed.jwt_alg]
+    if parsed.jwt_alg == "ES256K" and Secp256k1Key is not None:
+        return order, Secp256k1Key(parsed.key_bytes).verify
+    key = ec.EllipticCurvePublicKey.from_encoded_point(curve, parsed.key_bytes)
+
+    def check(der: bytes, message: bytes) -> bool:
+        try:
+            key.verify(der, message, _SHA256)
+        except InvalidSignature:
+            return False
+        return True
+
+    return order, check
