@@ -174,6 +174,9 @@ class Settings(BaseSettings):
     allow_private_hosts: bool = Field(
         False, description="for a local network: loopback and private addresses, plain http"
     )
+    refuse_old_form: bool = Field(
+        False, description="reject commits of hosts that do not send prevData (sync 1.1)"
+    )
     log_level: Level = Field("info", description="debug, info, warning or error")
     log_format: Format | None = Field(None, description="pretty or json (default: by terminal)")
 

@@ -27,11 +27,11 @@ from indexer.events import (
 from indexer.firehose import Connection, Firehose
 from indexer.inbox import Inbox
 from indexer.projection import Change, Desynchronize, Projection
+from indexer.prove import Prover
 from indexer.records import Scope
 from indexer.store import cursors, repos
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database, Transaction
-from indexer.verify import verify_commit, verify_sync
 
 GATHER = 0.05  # seconds that a batch waits for more: a busy stream is written in few commits
 MAX_BATCH = 1_000  # events
@@ -70,6 +70,7 @@ class Consumer:
         self,
         db: Database,
         scope: Scope,
+        prover: Prover,
         *,
         relay_url: str,
         relay: str,
@@ -87,6 +88,7 @@ class Consumer:
         self.position = None if start is None else Cursor(start, None)
         self._db = db
         self._scope = scope
+        self._prover = prover
         self._projection = Projection(scope, relay)
         self._checkpoint = checkpoint
         self._is_replay = is_replay
@@ -219,9 +221,14 @@ class Consumer:
         if not events and position == self._saved:
             return
         now = int(self._clock() * 1000)
+        await self._prover.learn(
+            event.repo if isinstance(event, Commit) else event.did
+            for event in events
+            if isinstance(event, Commit | Sync)
+        )
         changes = []
         for count, event in enumerate(events, 1):
-            if (change := self._verified(event, now)) is not None:
+            if (change := await self._proven(event, now)) is not None:
                 changes.append(change)
             if count % VERIFY_RUN == 0:
                 await asyncio.sleep(0)
@@ -235,13 +242,11 @@ class Consumer:
         self.stats.rejected.update(rejected)
         self._saved = position
 
-    def _verified(self, event: Event, now: int) -> Change | None:
+    async def _proven(self, event: Event, now: int) -> Change | None:
         change: Change | None = None
         match event:
-            case Commit():
-                change = verify_commit(event, self._scope.collections.__contains__, now)
-            case Sync():
-                change = verify_sync(event, now)
+            case Commit() | Sync():
+                change = await self._prover.prove(event, now)
             case Account() | Rejected():
                 change = event
             case Identity(did=did):

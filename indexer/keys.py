@@ -13,11 +13,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 
-try:
-    from coincurve import PublicKey as Secp256k1Key
-except ImportError:  # no wheel for this Python yet: cryptography does the same, ten times as slow
-    Secp256k1Key = None
-
 MAX_KEYS = 50_000  # kept parsed: to parse one takes as long as to check a signature with it
 SIGNATURE_LENGTH = 64  # bytes
 
@@ -34,6 +29,16 @@ _CURVES: dict[str, tuple[ec.EllipticCurve, int]] = {
 _SHA256 = ec.ECDSA(SHA256())
 
 Check = Callable[[bytes, bytes], bool]  # a DER signature and a message
+
+_libsecp256k1: Callable[[bytes], Check] | None
+try:
+    from coincurve import PublicKey
+except ImportError:  # no wheel for this Python yet: cryptography does the same, ten times as slow
+    _libsecp256k1 = None
+else:
+
+    def _libsecp256k1(point: bytes) -> Check:
+        return PublicKey(point).verify
 
 
 def is_signed(did_key: str, signature: bytes, message: bytes) -> bool:
@@ -53,8 +58,8 @@ def _key(did_key: str) -> tuple[int, Check]:
     """Return the order of the key's curve, and what checks its signatures."""
     parsed = parse_did_key(did_key)
     curve, order = _CURVES[parsed.jwt_alg]
-    if parsed.jwt_alg == "ES256K" and Secp256k1Key is not None:
-        return order, Secp256k1Key(parsed.key_bytes).verify
+    if parsed.jwt_alg == "ES256K" and _libsecp256k1 is not None:
+        return order, _libsecp256k1(parsed.key_bytes)
     key = ec.EllipticCurvePublicKey.from_encoded_point(curve, parsed.key_bytes)
 
     def check(der: bytes, message: bytes) -> bool:

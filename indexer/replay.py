@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from indexer.consumer import Consumer
 from indexer.decode import MAX_SEQ
+from indexer.prove import Prover
 from indexer.records import Scope
 from indexer.store import cursors
 from indexer.store.cursors import Cursor
@@ -39,6 +40,7 @@ class ReplayError(Exception):
 async def replay(
     db: Database,
     scope: Scope,
+    prover: Prover,
     *,
     relay_url: str,
     relay: str,
@@ -59,6 +61,7 @@ async def replay(
     consumer = Consumer(
         db,
         scope,
+        prover,
         relay_url=relay_url,
         relay=relay,
         start=max(first - 1, 0),

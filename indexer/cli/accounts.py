@@ -8,10 +8,9 @@ from typing import Any
 
 import click
 
-from indexer.cli.base import NETWORK, load_settings, make_resolver, run_async, setting_options
+from indexer.cli.base import NETWORK, load_settings, network, run_async, setting_options
 from indexer.config import PREFIX, Settings
 from indexer.identity import IdentityResolver
-from indexer.net import guarded_client
 from indexer.store.db import Database
 from xrpc.pds import PdsClient
 from xrpc.sessions import NoSessionError, Sessions, Vault
@@ -65,10 +64,6 @@ def logout(account: str, **flags: Any) -> None:
 async def _sessions(settings: Settings) -> AsyncIterator[tuple[Sessions, IdentityResolver]]:
     async with (
         await Database.open(settings.db) as db,
-        guarded_client(allow_private=settings.allow_private_hosts) as client,
+        network(settings) as (client, resolver),
     ):
-        resolver = make_resolver(settings, client)
-        try:
-            yield Sessions(db, Vault.open(settings), PdsClient(client)), resolver
-        finally:
-            await resolver.aclose()
+        yield Sessions(db, Vault.open(settings), PdsClient(client)), resolver

@@ -4,16 +4,19 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any
 
 import click
+from httpx import AsyncClient
 
 from indexer import log
 from indexer.config import PREFIX, ConfigError, Settings
 from indexer.identity import IdentityError, IdentityResolver
 from indexer.lock import LockError
+from indexer.net import guarded_client
+from indexer.prove import Prover
 from indexer.records import Scope
 from indexer.replay import ReplayError
 from indexer.store.db import DatabaseError
@@ -66,12 +69,23 @@ def make_scope(settings: Settings) -> Scope:
     )
 
 
-def make_resolver(settings: Settings, client: Any) -> IdentityResolver:
-    return IdentityResolver(
-        settings.plc,
-        client,
-        allow_private=settings.allow_private_hosts,
-        handle_resolver=settings.handle_resolver,
+@asynccontextmanager
+async def network(settings: Settings) -> AsyncIterator[tuple[AsyncClient, IdentityResolver]]:
+    """Open what reaches other hosts: a guarded HTTP client, and identities through it."""
+    async with guarded_client(allow_private=settings.allow_private_hosts) as client:
+        resolver = IdentityResolver(
+            settings.plc,
+            client,
+            allow_private=settings.allow_private_hosts,
+            handle_resolver=settings.handle_resolver,
+        )
+        async with aclosing(resolver):
+            yield client, resolver
+
+
+def make_prover(settings: Settings, resolver: IdentityResolver, scope: Scope) -> Prover:
+    return Prover(
+        resolver, scope.collections.__contains__, refuse_old_form=settings.refuse_old_form
     )
 
 

@@ -15,8 +15,9 @@ from indexer.cli.base import (
     ALL,
     CursorType,
     load_settings,
-    make_resolver,
+    make_prover,
     make_scope,
+    network,
     run_async,
     setting_options,
     unix_ms,
@@ -24,7 +25,6 @@ from indexer.cli.base import (
 from indexer.config import PREFIX, ConfigError, Settings
 from indexer.consumer import Consumer, Stats, cursor_checkpoint
 from indexer.lock import daemon_lock
-from indexer.net import guarded_client
 from indexer.store import cursors, daemon, repos
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database, Transaction
@@ -64,10 +64,9 @@ async def _daemon(settings: Settings, cursor: int | str | None, listener: socket
     scope = make_scope(settings)
     async with (
         await Database.open(settings.db) as db,
-        guarded_client(allow_private=settings.allow_private_hosts) as client,
+        network(settings) as (client, resolver),
     ):
         start = await _start(db, settings, cursor)
-        resolver = make_resolver(settings, client)
         pds = PdsClient(client)
         sessions = Sessions(db, Vault.open(settings), pds)
         publisher = Publisher(db, sessions, resolver, pds)
@@ -77,6 +76,7 @@ async def _daemon(settings: Settings, cursor: int | str | None, listener: socket
         consumer = Consumer(
             db,
             scope,
+            make_prover(settings, resolver, scope),
             relay_url=settings.relay,
             relay=settings.relay_host,
             start=start,
@@ -102,8 +102,6 @@ async def _daemon(settings: Settings, cursor: int | str | None, listener: socket
         except* Exception as group:
             _log.critical("daemon.died", error=_innermost(group), exc_info=group)
             raise click.ClickException(f"the daemon died: {_innermost(group)}") from None
-        finally:
-            await resolver.aclose()
         _log.info("daemon.stopped", cursor=consumer.position and consumer.position.seq)
 
 

@@ -8,9 +8,12 @@ import click
 from indexer.cli.base import (
     COLLECTIONS,
     LOG,
+    NETWORK,
     CursorType,
     load_settings,
+    make_prover,
     make_scope,
+    network,
     run_async,
     setting_options,
 )
@@ -36,7 +39,7 @@ from indexer.store.db import Database
     metavar="SEQ",
     help="the last seq to play  [default: the stored cursor, else the live end]",
 )
-@setting_options("db", "relay", *COLLECTIONS, *LOG)
+@setting_options("db", "relay", *NETWORK, *COLLECTIONS, "refuse_old_form", *LOG)
 def replay(first: int | str, last: int | None, **flags: Any) -> None:
     """Play a stretch of the firehose again; also while the daemon runs."""
     settings = load_settings(flags)
@@ -58,10 +61,15 @@ async def _replay(settings: Settings, first: int, last: int | None) -> None:
         elif lines % 10 == 1:
             click.echo(_progress_line(progress), err=True)
 
-    async with await Database.open(settings.db) as db:
+    scope = make_scope(settings)
+    async with (
+        await Database.open(settings.db) as db,
+        network(settings) as (_, resolver),
+    ):
         done = await play(
             db,
-            make_scope(settings),
+            scope,
+            make_prover(settings, resolver, scope),
             relay_url=settings.relay,
             relay=settings.relay_host,
             first=first,

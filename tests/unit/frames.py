@@ -7,7 +7,9 @@ from typing import Any
 import libipld
 
 from indexer.decode import CID_PREFIX
+from indexer.mst import height
 from indexer.records import Scope
+from tests.unit.keys import Key
 
 SPACE = "rsvp.atmo.space"
 INVITE = "rsvp.atmo.space.invite"
@@ -103,8 +105,31 @@ def hash_of(token: str) -> str:
     return sha256(token.encode()).hexdigest()
 
 
+def tree(records: dict[str, bytes]) -> list[bytes]:
+    """Return the nodes of the MST of these records (path to CID), the root first."""
+
+    def node(items: list[tuple[bytes, bytes]], layer: int) -> list[bytes]:
+        marks = [index for index, (key, _) in enumerate(items) if height(key) == layer]
+        runs = [items[a + 1 : b] for a, b in zip([-1, *marks], [*marks, None], strict=True)]
+        kids = [node(run, layer - 1) if run else [] for run in runs]
+        links = [cid_of(kid[0]) if kid else None for kid in kids]
+        entries, last = [], b""
+        for index, link in zip(marks, links[1:], strict=True):
+            key, value = items[index]
+            pairs = enumerate(zip(last, key, strict=False))
+            shared = next((n for n, (a, b) in pairs if a != b), min(len(last), len(key)))
+            entries.append({"p": shared, "k": key[shared:], "v": value, "t": link})
+            last = key
+        return [block({"l": links[0], "e": entries}), *(b for kid in kids for b in kid)]
+
+    items = sorted((path.encode(), cid) for path, cid in records.items())
+    return node(items, max((height(key) for key, _ in items), default=0))
+
+
 class Author:
     """One repo, as its host puts it into frames: revisions follow each other."""
+
+    key = Key.k256()  # one for all, to make tests quick
 
     def __init__(self, did: str = ALICE) -> None:
         self.did = did
@@ -130,8 +155,9 @@ class Author:
             action = "delete" if new is None else "create" if old is None else "update"
             op: dict[str, Any] = {"action": action, "path": path, "cid": new}
             ops.append(op if old is None else {**op, "prev": old})
-        root = block(dict(sorted(self.records.items())))
-        commit = block(self.commit_object(rev, cid_of(root)))
+        nodes = tree(self.records)
+        data = cid_of(nodes[0])
+        commit = block(self.commit_object(rev, data))
         body = {
             "seq": seq,
             "time": TIME,
@@ -141,24 +167,27 @@ class Author:
             "commit": cid_of(commit),
             "ops": ops,
             "blobs": [],
-            "blocks": car(cid_of(commit), [commit, root, *blocks]),
+            "blocks": car(cid_of(commit), [commit, *nodes, *blocks]),
             "rebase": False,
             "tooBig": False,
             **({} if self.data is None else {"prevData": self.data}),
         }
-        self.rev, self.data = rev, cid_of(root)
+        self.rev, self.data = rev, data
         return body
 
     def commit_object(self, rev: str, data: bytes, **fields: Any) -> dict[str, Any]:
-        return {
+        unsigned = {
             "did": self.did,
             "rev": rev,
             "data": data,
             "prev": None,
             "version": 3,
-            "sig": bytes(64),
             **fields,
         }
+        # One signature of a thousand looks like a CID to `libipld`, which would make it a link.
+        while (sig := self.key.sign(block(unsigned)))[0] == 1:
+            continue
+        return {**unsigned, "sig": sig}
 
     def commit(self, seq: int, changes: dict[str, Any]) -> bytes:
         return frame("#commit", self.commit_body(seq, changes))

@@ -21,6 +21,7 @@ from tests.unit.frames import (
     frame,
     space,
     tid,
+    tree,
     verification,
 )
 
@@ -31,7 +32,7 @@ MINUTE = 60_000  # ms
 def check(body: dict[str, Any], now: int = NOW) -> VerifiedCommit | Rejected:
     event = decode(frame("#commit", body), COLLECTIONS, {ALICE})
     assert isinstance(event, Commit)
-    return verify_commit(event, COLLECTIONS.__contains__, now)
+    return verify_commit(event, COLLECTIONS.__contains__, Author.key.did_key, now)
 
 
 def reason(verified: VerifiedCommit | VerifiedSync | Rejected) -> str:
@@ -118,12 +119,14 @@ def test_the_commit_object_has_to_be_in_the_car() -> None:
     assert reason(check(body)) == "missing_block"
 
 
-def test_a_record_of_ours_has_to_be_in_the_car_and_others_need_not() -> None:
+def test_each_record_has_to_be_in_the_car_ours_or_not() -> None:
     author = Author()
     body = author.commit_body(1, {PATH: space(), "app.bsky.feed.post/3k": {"text": "hi"}})
     commit = author.commit_object(str(author.rev), author.data or b"")
-    assert isinstance(check(rebuilt(body, commit, block(space()))), VerifiedCommit)
-    assert reason(check(rebuilt(body, commit, block({"text": "hi"})))) == "missing_block"
+    ours, other, nodes = block(space()), block({"text": "hi"}), tree(author.records)
+    assert isinstance(check(rebuilt(body, commit, *nodes, ours, other)), VerifiedCommit)
+    assert reason(check(rebuilt(body, commit, *nodes, ours))) == "missing_block"
+    assert reason(check(rebuilt(body, commit, *nodes, other))) == "missing_block"
 
 
 WRONG = {
@@ -160,7 +163,8 @@ def test_a_rev_six_minutes_ahead_is_rejected_and_one_of_four_minutes_is_not() ->
     for minutes in (4, 6):
         rev = tid(0, NOW + minutes * MINUTE)
         commit = author.commit_object(rev, author.data or b"")
-        ahead[minutes] = check({**rebuilt(body, commit, block(space())), "rev": rev})
+        sound = rebuilt(body, commit, *tree(author.records), block(space()))
+        ahead[minutes] = check({**sound, "rev": rev})
     assert isinstance(ahead[4], VerifiedCommit)
     assert reason(ahead[6]) == "future_rev"
 
@@ -196,7 +200,7 @@ def test_a_record_of_the_largest_size_is_read() -> None:
 def sync(body: dict[str, Any], now: int = NOW) -> VerifiedSync | Rejected:
     event = decode(frame("#sync", body), COLLECTIONS, {ALICE})
     assert isinstance(event, Sync)
-    return verify_sync(event, now)
+    return verify_sync(event, Author.key.did_key, now)
 
 
 def test_a_sync_gives_the_root_that_its_commit_object_names() -> None:

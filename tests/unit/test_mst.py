@@ -1,0 +1,165 @@
+"""The tree: its official vectors, its shape, and every operation taken back."""
+
+import json
+from base64 import b32decode
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from indexer.events import Op
+from indexer.mst import EMPTY_ROOT, BadTree, MissingBlock, Tree, common_prefix, height, invert
+from tests.unit.frames import block, cid_of, tree
+
+INTEROP = Path(__file__).parents[3] / "shared" / "fixtures" / "interop"
+VALUE = cid_of(b"a record")
+OTHER = cid_of(b"another")
+
+
+def official(name: str) -> list[Any]:
+    file = INTEROP / name
+    return json.loads(file.read_text()) if file.exists() else []
+
+
+def binary(cid: str) -> bytes:
+    return b32decode(cid[1:].upper() + "=" * (-len(cid[1:]) % 8))
+
+
+def blocks_of(records: dict[str, bytes]) -> dict[bytes, bytes]:
+    return {cid_of(node): node for node in tree(records)}
+
+
+def root_of(records: dict[str, bytes]) -> bytes:
+    return cid_of(tree(records)[0])
+
+
+def test_the_official_heights() -> None:
+    cases = [
+        {"key": "", "height": 0},
+        {"key": "blue", "height": 1},
+        *official("mst/key_heights.json"),
+    ]
+    for case in cases:
+        assert height(case["key"].encode()) == case["height"], case
+
+
+def test_the_official_common_prefixes() -> None:
+    cases = [
+        {"left": "abc", "right": "abc\u0000", "len": 3},
+        {"left": "", "right": "abc", "len": 0},
+        *official("mst/common_prefix.json"),
+    ]
+    for case in cases:
+        assert common_prefix(case["left"].encode(), case["right"].encode()) == case["len"], case
+
+
+@pytest.mark.parametrize("case", official("firehose/commit-proof-fixtures.json") or [None])
+def test_the_official_commit_proofs(case: dict[str, Any] | None) -> None:
+    if case is None:
+        return  # the vectors lie beside the checkout only
+    value = binary(case["leafValue"])
+    before = dict.fromkeys(case["keys"], value)
+    after = {k: v for k, v in {**before, **dict.fromkeys(case["adds"], value)}.items()}
+    for key in case["dels"]:
+        del after[key]
+    assert root_of(before) == binary(case["rootBeforeCommit"])
+    assert root_of(after) == binary(case["rootAfterCommit"])
+    every = blocks_of(after)
+    proof = {binary(cid): every[binary(cid)] for cid in case["blocksInProof"]}
+    ops = [Op("create", key, value, None) for key in case["adds"]]
+    ops += [Op("delete", key, None, value) for key in case["dels"]]
+    for order in permutations(ops):
+        assert invert(root_of(after), order, proof) == root_of(before)
+
+
+KEYS = st.integers(0, 400).map(lambda number: f"app.bsky.feed.post/{number:05}")
+
+
+@given(
+    before=st.dictionaries(KEYS, st.sampled_from([VALUE, OTHER]), max_size=60),
+    after=st.dictionaries(KEYS, st.sampled_from([VALUE, OTHER]), max_size=60),
+)
+def test_any_difference_of_two_trees_is_taken_back(
+    before: dict[str, bytes], after: dict[str, bytes]
+) -> None:
+    ops = [
+        Op("create" if old is None else "delete" if new is None else "update", path, new, old)
+        for path in before.keys() | after.keys()
+        if (old := before.get(path)) != (new := after.get(path))
+    ]
+    assert invert(root_of(after), ops, blocks_of(after)) == root_of(before)
+
+
+@given(st.dictionaries(KEYS, st.just(VALUE), max_size=60), KEYS)
+def test_a_key_is_found_exactly_if_it_is_there(records: dict[str, bytes], path: str) -> None:
+    assert Tree(root_of(records), blocks_of(records)).get(path.encode()) == records.get(path)
+
+
+def test_an_empty_tree_needs_no_block() -> None:
+    assert Tree(EMPTY_ROOT, {}).get(b"a/b") is None
+    assert invert(EMPTY_ROOT, [Op("delete", "a/b", None, VALUE)], {}) == root_of({"a/b": VALUE})
+    assert invert(root_of({"a/b": VALUE}), [], {}) == root_of({"a/b": VALUE})
+
+
+def test_what_an_operation_claims_must_be_in_the_tree() -> None:
+    records = {f"a.b.c/{number}": VALUE for number in range(50)}
+    root, blocks = root_of(records), blocks_of(records)
+    for wrong in (
+        Op("create", "a.b.c/7", OTHER, None),  # there with another CID
+        Op("create", "a.b.c/x", VALUE, None),  # not there
+        Op("update", "a.b.c/7", OTHER, VALUE),
+        Op("update", "a.b.c/x", VALUE, OTHER),
+        Op("update", "a.b.c/7", VALUE, None),  # without what was there before
+        Op("delete", "a.b.c/7", None, VALUE),  # still there
+        Op("delete", "a.b.c/x", None, None),
+    ):
+        with pytest.raises(BadTree):
+            invert(root, [wrong], blocks)
+
+
+def test_a_node_that_it_takes_and_the_car_lacks_is_missing() -> None:
+    records = {f"a.b.c/{number}": VALUE for number in range(50)}
+    root = root_of(records)
+    with pytest.raises(MissingBlock):
+        invert(root, [Op("create", "a.b.c/7", VALUE, None)], {})
+
+
+def _entry(key: bytes, prefix: int = 0, **fields: Any) -> dict[str, Any]:
+    return {"k": key, "p": prefix, "v": VALUE, "t": None, **fields}
+
+
+MALFORMED = {
+    "no map": [],
+    "no entries": {"l": None},
+    "no left": {"e": []},
+    "a surplus field": {"l": None, "e": [], "x": 1},
+    "an entry with a surplus field": {"l": None, "e": [_entry(b"a/b", x=1)]},
+    "a prefix that is longer than the key before": {"l": None, "e": [_entry(b"a/b", 1)]},
+    "a prefix that is no number": {"l": None, "e": [_entry(b"a/b", True)]},
+    "a negative prefix": {"l": None, "e": [_entry(b"a/b", -1)]},
+    "a key that is text": {"l": None, "e": [_entry("a/b")]},  # type: ignore[arg-type]
+    "keys out of order": {"l": None, "e": [_entry(b"c/2"), _entry(b"c/0")]},
+    "a key twice": {"l": None, "e": [_entry(b"c/2"), _entry(b"", 3)]},
+    "a value that is no link": {"l": None, "e": [_entry(b"c/2", v=b"x")]},
+    "a subtree that is no link": {"l": 1, "e": []},
+    "a key of 2000 bytes": {"l": None, "e": [_entry(b"c" * 2000)]},
+}
+
+
+@pytest.mark.parametrize("node", MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_node_is_a_bad_tree(node: Any) -> None:
+    data = block(node)
+    with pytest.raises(BadTree):
+        Tree(cid_of(data), {cid_of(data): data}).get(b"c/2")
+
+
+def test_a_key_in_the_wrong_layer_is_a_bad_tree() -> None:
+    low = next(key for n in range(99) if height(key := f"c/{n}".encode()) == 0)
+    high = next(key for n in range(99) if height(key := f"c/{n}".encode()) == 1)
+    keys = sorted((low, high))
+    data = block({"l": None, "e": [_entry(key) for key in keys]})
+    with pytest.raises(BadTree):
+        Tree(cid_of(data), {cid_of(data): data}).get(low)
