@@ -33,8 +33,19 @@ create table repos (
     -- The frame that said so: an older one of the same relay changes nothing.
     hosting_relay text,
     hosting_seq   integer,
-    hosting_time  text
+    hosting_time  text,
+    -- Up to here all is known: `rev`, or less while something is missing.
+    whole_rev       text,
+    -- Behind this revision no commit up to `rev` is missing: a copy of the repo at it, or at a
+    -- later revision, makes the repo whole.
+    stretch         text,
+    -- The next attempt to fetch it, while it is not whole.
+    resync_due_at   integer not null default 0,
+    resync_attempts integer not null default 0,
+    resync_error    text
 ) strict;
+create index repos_to_resync on repos (resync_due_at)
+    where sync <> 'synchronized' and hosting = 'active';
 
 -- One row a record that fits its lexicon. `revoked` says that a tombstone with the cause
 -- 'revoked' exists for this URI and CID: the row is kept to tell what was revoked, and never
@@ -165,6 +176,16 @@ create table sessions (
     refused      text       -- why the PDS refuses it; null while it works
 ) strict, without rowid;
 
+-- How far the search for repos with records of ours is, by relay host and collection.
+create table backfills (
+    relay       text    not null,
+    collection  text    not null,    -- '' for all repos, where a host can't tell by collection
+    page_cursor text,                -- where the next page begins; null at the beginning
+    found       integer not null default 0,
+    done_at     integer,             -- null while there are more pages
+    primary key (relay, collection)
+) strict, without rowid;
+
 -- What the running (or last) daemon says of itself, for `rescind status`.
 create table daemon (
     id         integer primary key check (id = 1),
@@ -174,9 +195,9 @@ create table daemon (
     started_at integer not null
 ) strict;
 
--- What it skipped and rejected since its start, by reason.
+-- What it skipped, rejected, or only noted since its start, by reason.
 create table counters (
-    kind   text    not null check (kind in ('skipped', 'rejected')),
+    kind   text    not null check (kind in ('skipped', 'rejected', 'noted')),
     reason text    not null,
     count  integer not null,
     primary key (kind, reason)

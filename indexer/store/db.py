@@ -11,8 +11,34 @@ from typing import Any, Protocol, Self
 import aiosqlite
 
 # Statements that take a file from version n to n + 1, keyed by n. `schema.sql` is what they end in.
-MIGRATIONS: Mapping[int, str] = {}
-SCHEMA_VERSION = 1
+MIGRATIONS: Mapping[int, str] = {
+    # Repos are fetched whole, and found by backfill.
+    1: """
+        alter table repos add column whole_rev text;
+        alter table repos add column stretch text;
+        alter table repos add column resync_due_at integer not null default 0;
+        alter table repos add column resync_attempts integer not null default 0;
+        alter table repos add column resync_error text;
+        create index repos_to_resync on repos (resync_due_at)
+            where sync <> 'synchronized' and hosting = 'active';
+        create table backfills (
+            relay       text    not null,
+            collection  text    not null,
+            page_cursor text,
+            found       integer not null default 0,
+            done_at     integer,
+            primary key (relay, collection)
+        ) strict, without rowid;
+        drop table counters;
+        create table counters (
+            kind   text    not null check (kind in ('skipped', 'rejected', 'noted')),
+            reason text    not null,
+            count  integer not null,
+            primary key (kind, reason)
+        ) strict, without rowid;
+    """,
+}
+SCHEMA_VERSION = 2
 BUSY_TIMEOUT = 10.0  # seconds; `rescind replay` and `login` write to the same file
 CACHE_KIB = 32_768
 CHECKPOINT_PAGES = 4_000  # the WAL is folded in at about 16 MB

@@ -20,15 +20,21 @@ class Repo:
     hosting_relay: str | None = None
     hosting_seq: int | None = None
     hosting_time: str | None = None
+    whole_rev: str | None = None
+    stretch: str | None = None
+
+
+_COLUMNS = """
+    did, rev, data, sync, hosting, hosting_relay, hosting_seq, hosting_time, whole_rev, stretch
+"""
 
 
 async def load(db: Reader, dids: Iterable[str]) -> dict[str, Repo]:
     """Return those of the DIDs that are tracked."""
     rows = await db.all(
-        """
-        select did, rev, data, sync, hosting, hosting_relay, hosting_seq, hosting_time
-        from repos where did in (select value from json_each(:dids))
-        """,
+        f"""
+        select {_COLUMNS} from repos where did in (select value from json_each(:dids))
+        """,  # noqa: S608
         {"dids": json_list(dids)},
     )
     return {row["did"]: Repo(*row) for row in rows}
@@ -36,14 +42,19 @@ async def load(db: Reader, dids: Iterable[str]) -> dict[str, Repo]:
 
 async def save(tx: Transaction, repos: Iterable[Repo]) -> None:
     await tx.execute_many(
-        """
-        insert into repos (did, rev, data, sync, hosting, hosting_relay, hosting_seq, hosting_time)
-        values (:did, :rev, :data, :sync, :hosting, :hosting_relay, :hosting_seq, :hosting_time)
+        f"""
+        insert into repos ({_COLUMNS})
+        values (:did, :rev, :data, :sync, :hosting, :hosting_relay, :hosting_seq, :hosting_time,
+                :whole_rev, :stretch)
         on conflict (did) do update set
+            -- What has just gone out of step is fetched at once, whatever failed before.
+            resync_due_at = case when sync = 'synchronized' then 0 else resync_due_at end,
+            resync_attempts = case when sync = 'synchronized' then 0 else resync_attempts end,
+            whole_rev = excluded.whole_rev, stretch = excluded.stretch,
             rev = excluded.rev, data = excluded.data, sync = excluded.sync,
             hosting = excluded.hosting, hosting_relay = excluded.hosting_relay,
             hosting_seq = excluded.hosting_seq, hosting_time = excluded.hosting_time
-        """,
+        """,  # noqa: S608
         [asdict(repo) for repo in repos],
     )
 
@@ -76,3 +87,90 @@ async def count_by_state(db: Reader) -> dict[str, int]:
         """
     )
     return {row["state"]: row["count"] for row in rows}
+
+
+async def track(tx: Transaction, dids: Iterable[str]) -> int:
+    """Track these repos, to be fetched whole; return how many were new."""
+    return await tx.execute(
+        """
+        insert into repos (did) select value from json_each(:dids) where true
+        on conflict (did) do nothing
+        """,
+        {"dids": json_list(dids)},
+    )
+
+
+async def due_resyncs(db: Reader, now: int, limit: int) -> list[str]:
+    """Return repos that are to be fetched whole now, the longest waiting first."""
+    rows = await db.all(
+        """
+        select did from repos
+        where sync <> 'synchronized' and hosting = 'active' and resync_due_at <= :now
+        order by resync_due_at, id limit :limit
+        """,
+        {"now": now, "limit": limit},
+    )
+    return [row["did"] for row in rows]
+
+
+async def claim_resync(tx: Transaction, did: str, until: int) -> int:
+    """Take a repo up until `until` (Unix ms); return which attempt this is."""
+    rows = await tx.all(
+        """
+        update repos set resync_due_at = :until, resync_attempts = resync_attempts + 1
+        where did = :did returning resync_attempts
+        """,
+        {"did": did, "until": until},
+    )
+    return int(rows[0]["resync_attempts"]) if rows else 0
+
+
+async def put_off_resync(tx: Transaction, did: str, error: str, retry_at: int) -> None:
+    await tx.execute(
+        "update repos set resync_due_at = :retry_at, resync_error = :error where did = :did",
+        {"did": did, "error": error, "retry_at": retry_at},
+    )
+
+
+async def end_resync(tx: Transaction, did: str) -> None:
+    """The repo is whole, or not served any more: forget what was tried."""
+    await tx.execute(
+        """
+        update repos set resync_due_at = 0, resync_attempts = 0, resync_error = null
+        where did = :did
+        """,
+        {"did": did},
+    )
+
+
+async def release_resyncs(tx: Transaction, now: int) -> None:
+    """Give back all claims: a daemon that starts anew tries at once."""
+    await tx.execute(
+        "update repos set resync_due_at = :now where resync_due_at > :now", {"now": now}
+    )
+
+
+async def ask_resync(tx: Transaction, did: str) -> None:
+    """Have a repo fetched whole now, whatever is known of it; track it if it is not."""
+    await tx.execute(
+        """
+        insert into repos (did, sync) values (:did, 'pending')
+        on conflict (did) do update set
+            sync = case sync when 'synchronized' then 'desynchronized' else sync end,
+            whole_rev = null, resync_due_at = 0, resync_attempts = 0
+        """,
+        {"did": did},
+    )
+
+
+async def resync_queue(db: Reader, now: int) -> dict[str, int]:
+    """Count the repos that wait to be fetched whole: those due now, and those that failed."""
+    row = await db.one(
+        """
+        select coalesce(sum(resync_due_at <= :now), 0) as due,
+               coalesce(sum(resync_error is not null), 0) as failing
+        from repos where sync <> 'synchronized' and hosting = 'active'
+        """,
+        {"now": now},
+    )
+    return {"due": row["due"], "failing": row["failing"]} if row else {}

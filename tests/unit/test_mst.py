@@ -62,7 +62,7 @@ def test_the_official_commit_proofs(case: dict[str, Any] | None) -> None:
         return  # the vectors lie beside the checkout only
     value = binary(case["leafValue"])
     before = dict.fromkeys(case["keys"], value)
-    after = {k: v for k, v in {**before, **dict.fromkeys(case["adds"], value)}.items()}
+    after = {**before, **dict.fromkeys(case["adds"], value)}
     for key in case["dels"]:
         del after[key]
     assert root_of(before) == binary(case["rootBeforeCommit"])
