@@ -4,6 +4,7 @@ Source: atproto.com/specs/repository (CAR file serialization) and ipld.io/specs/
 """
 
 from hashlib import sha256
+from mmap import mmap
 
 import libipld
 
@@ -26,27 +27,37 @@ def read_car(data: bytes) -> tuple[bytes, dict[bytes, bytes]]:
 
     Raises `BadCar`, or `BadBlock` for a hash that does not match: no library does that check.
     """
-    length, start = _varint(data, 0)
-    if length > MAX_HEADER or start + length > len(data):
-        raise BadCar("the header is cut off or too long")
-    root = _root(data[start : start + length])
+    root, position = read_header(data)
     blocks: dict[bytes, bytes] = {}
-    position = start + length
     end = len(data)
     while position < end:
-        length, start = _varint(data, position)
-        position = start + length
-        if not CID_LENGTH <= length <= CID_LENGTH + MAX_BLOCK or position > end:
-            raise BadCar("a block is cut off, too short or too long")
-        split = start + CID_LENGTH
-        cid = data[start:split]
-        if cid[:4] != CID_PREFIX:
-            raise BadCar("a CID is of another kind than a repo's")
-        block = data[split:position]
+        cid, start, position = read_section(data, position)
+        block = data[start:position]
         if sha256(block).digest() != cid[4:]:
             raise BadBlock("a block does not match its CID")
         blocks[cid] = block
     return root, blocks
+
+
+def read_header(data: bytes | mmap) -> tuple[bytes, int]:
+    """Return the root's CID, and where the first block begins."""
+    length, start = _varint(data, 0)
+    if length > MAX_HEADER or start + length > len(data):
+        raise BadCar("the header is cut off or too long")
+    return _root(data[start : start + length]), start + length
+
+
+def read_section(data: bytes | mmap, position: int) -> tuple[bytes, int, int]:
+    """Return a block's CID, where its bytes begin, and where they end."""
+    length, start = _varint(data, position)
+    end = start + length
+    if not CID_LENGTH <= length <= CID_LENGTH + MAX_BLOCK or end > len(data):
+        raise BadCar("a block is cut off, too short or too long")
+    split = start + CID_LENGTH
+    cid = data[start:split]
+    if cid[:4] != CID_PREFIX:
+        raise BadCar("a CID is of another kind than a repo's")
+    return cid, split, end
 
 
 def _root(header: bytes) -> bytes:
@@ -60,7 +71,7 @@ def _root(header: bytes) -> bytes:
     return root
 
 
-def _varint(data: bytes, position: int) -> tuple[int, int]:
+def _varint(data: bytes | mmap, position: int) -> tuple[int, int]:
     """Return an unsigned LEB128 number and the position behind it."""
     value = shift = 0
     for index in range(position, min(position + 5, len(data))):

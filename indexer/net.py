@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import Any, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import httpcore
 import httpx
@@ -24,6 +24,7 @@ MAX_CONNECTIONS = 100
 MAX_ADDRESSES = 4  # of one name that are tried
 MAX_JSON_DEPTH = 32  # levels; the documents of this network have about four
 NAME_THREADS = 16
+MAX_ERROR_BODY = 16_384  # bytes of an answer that refuses
 STEP_TIMEOUT = 10.0  # seconds for one connect, read or write; a whole request has its deadline
 
 Reason = Literal[
@@ -142,6 +143,37 @@ async def fetch(client: httpx.AsyncClient, url: str, *, max_bytes: int, deadline
         return await _body(response, max_bytes)
 
 
+async def download(
+    client: httpx.AsyncClient,
+    url: str,
+    sink: BinaryIO,
+    *,
+    max_bytes: int,
+    deadline: float,
+    slowest: float,
+) -> Answer | None:
+    """Write the body of a 200 answer to `sink` and return None; return any other answer.
+
+    Redirects are followed. Raises FetchError, also when less than `slowest` bytes a second come,
+    looked at every `STEP_TIMEOUT` seconds: a host that drips would hold us for all of `deadline`.
+    """
+    async with _opened(client, "GET", url, deadline, follow_redirects=True) as response:
+        if response.status_code != 200:
+            return Answer(response.status_code, response.headers, await _json(response))
+        clock = asyncio.get_running_loop().time
+        size, looked_at, size_then = 0, clock(), 0
+        async for chunk in response.aiter_raw():
+            sink.write(chunk)
+            size += len(chunk)
+            if size > max_bytes:
+                raise FetchError("too_large")
+            if (passed := clock() - looked_at) >= STEP_TIMEOUT:
+                if size - size_then < slowest * passed:
+                    raise FetchError("timeout")
+                looked_at, size_then = clock(), size
+    return None
+
+
 async def fetch_json(
     client: httpx.AsyncClient, url: str, *, max_bytes: int, deadline: float
 ) -> Any:
@@ -172,12 +204,7 @@ async def request_json(
     async with _opened(
         client, method, url, deadline, json=json, headers=headers, params=params
     ) as response:
-        raw = await _body(response, max_bytes)
-    try:
-        body = parse_json(raw)
-    except ValueError:
-        body = None
-    return Answer(response.status_code, response.headers, body)
+        return Answer(response.status_code, response.headers, await _json(response, max_bytes))
 
 
 def parse_json(raw: bytes) -> Any:
@@ -257,6 +284,14 @@ async def _opened(
             client.stream(method, url, **options) as response,
         ):
             yield response
+
+
+async def _json(response: httpx.Response, max_bytes: int = MAX_ERROR_BODY) -> Any:
+    """Return the strict JSON of an answer, or None where it is none."""
+    try:
+        return parse_json(await _body(response, max_bytes))
+    except ValueError:
+        return None
 
 
 async def _body(response: httpx.Response, max_bytes: int) -> bytes:

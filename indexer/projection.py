@@ -18,11 +18,15 @@ from dataclasses import dataclass, replace
 from indexer import slice as slices
 from indexer.events import Account, Rejected, RejectReason, VerifiedCommit, VerifiedSync, Write
 from indexer.records import InvalidRecord, Invite, Kind, Row, Scope, Space, Verification
+from indexer.repo import Contents
 from indexer.slice import Slice
-from indexer.store import repos, tombstones
+from indexer.store import records, repos, tombstones
 from indexer.store.db import Transaction
 from indexer.store.repos import HOSTING, Repo
 from indexer.store.tombstones import Tombstone, is_revoked
+from indexer.verify import read_record
+
+RECONCILE_CHUNK = 500  # records of a repo that are held in memory at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,44 @@ class Projection:
         await self._apply_run(tx, run, rejected, now)
         return rejected
 
+    async def reconcile(
+        self, tx: Transaction, contents: Contents, now: int
+    ) -> tuple[bool, list[RejectReason]]:
+        """Make the index of a repo what a proven copy of it says, but for what is newer here.
+
+        What the copy lacks is deleted. Returns whether the repo is whole by that, and why records
+        were rejected. It is not if commits are missing between the copy and what was seen since.
+        """
+        rejected: list[RejectReason] = []
+        did = contents.did
+        # As if one commit had written all of it at the revision of the copy.
+        commit = VerifiedCommit(0, None, did, contents.rev, None, None, contents.data, ())
+        copied = {f"at://{did}/{path}": path for path in contents.records}
+        here = await records.uris_of_repo(tx, did)
+        # What was indexed under other settings is not ours to judge by this copy.
+        uris = sorted(
+            copied.keys() | {uri for uri in here if uri.split("/")[3] in self._scope.collections}
+        )
+        for first in range(0, max(len(uris), 1), RECONCILE_CHUNK):
+            chunk = uris[first : first + RECONCILE_CHUNK]
+            part = await slices.load(tx, {did}, chunk)
+            part.put_repo(part.repo(did))
+            known: _Known = {}
+            parsed = []
+            for uri in chunk:
+                write = _copied(contents, uri, copied.get(uri))
+                row = part.rows.get(uri)
+                if row is None or row.cid != write.cid or row.revoked:
+                    await asyncio.sleep(0)
+                    parsed.append(self._parse(commit, write, known, rejected))
+            await slices.load_tokens(tx, part, _tokens(parsed))
+            _apply_writes(part, commit, parsed, now)
+            if first + RECONCILE_CHUNK >= len(uris):
+                state = _made_whole(part.repo(did), contents)
+                part.put_repo(state)
+            await slices.save(tx, part, now)
+        return state.sync == "synchronized", rejected
+
     async def _apply_run(
         self,
         tx: Transaction,
@@ -89,16 +131,7 @@ class Projection:
                 # To check a hostile record takes up to 0.1 s: others get their turn between.
                 await asyncio.sleep(0)
                 parsed[id(commit)].append(self._parse(commit, write, known, rejected))
-        await slices.load_tokens(
-            tx,
-            part,
-            {
-                (row.fields.space_uri, row.fields.token_hash)
-                for writes in parsed.values()
-                for write in writes
-                if (row := write.row) and row.trusted and isinstance(row.fields, Invite)
-            },
-        )
+        await slices.load_tokens(tx, part, _tokens(w for writes in parsed.values() for w in writes))
         purged: list[str] = []
         for change in run:
             match change:
@@ -178,6 +211,10 @@ def _commit(
     if not is_newer and repo.sync == "synchronized":
         return  # played again: a repo that is complete up to its rev has nothing to learn
     part.put_repo(_advanced(repo, commit) if is_newer else repo)
+    _apply_writes(part, commit, writes, now)
+
+
+def _apply_writes(part: Slice, commit: VerifiedCommit, writes: list[_Parsed], now: int) -> None:
     for parsed in writes:
         if parsed.write.action == "delete":
             _delete(part, commit, parsed, now)
@@ -189,13 +226,48 @@ def _commit(
 
 def _advanced(repo: Repo, commit: VerifiedCommit) -> Repo:
     """Return the repo's state after a commit that is newer than it."""
-    sync = repo.sync
+    state = replace(repo, rev=commit.rev, data=commit.data)
     if repo.rev is None:
         if repo.sync == "pending" and commit.since is None:
-            sync = "synchronized"  # the repo's first commit: there is nothing older
-    elif commit.since != repo.rev or commit.prev_data not in (None, repo.data):
-        sync = "desynchronized"
-    return replace(repo, rev=commit.rev, data=commit.data, sync=sync)
+            # The repo's first commit: there is nothing older.
+            return replace(state, sync="synchronized", whole_rev=commit.rev, stretch=commit.rev)
+        return replace(state, stretch=commit.since)
+    if commit.since != repo.rev or commit.prev_data not in (None, repo.data):
+        return replace(state, sync="desynchronized", stretch=commit.since)
+    is_whole = repo.whole_rev == repo.rev
+    return replace(state, whole_rev=commit.rev if is_whole else repo.whole_rev)
+
+
+def _made_whole(repo: Repo, contents: Contents) -> Repo:
+    """Return the repo's state after a copy of it was applied."""
+    rev = contents.rev
+    if repo.rev is None or rev >= repo.rev:
+        return replace(
+            repo, rev=rev, data=contents.data, sync="synchronized", whole_rev=rev, stretch=rev
+        )
+    if repo.stretch is not None and rev >= repo.stretch:
+        # From the copy on, every commit was seen and applied.
+        return replace(repo, sync="synchronized", whole_rev=repo.rev)
+    return repo  # the copy is older than the gap
+
+
+def _copied(contents: Contents, uri: str, path: str | None) -> Write:
+    """Return the write that a copy of a repo amounts to for one URI."""
+    if path is None:
+        _, _, _, collection, rkey = uri.split("/", 4)
+        return Write("delete", collection, rkey, None, None, None)
+    cid, block = contents.records[path]
+    collection, _, rkey = path.partition("/")
+    return Write("create", collection, rkey, cid, None, read_record(block))
+
+
+def _tokens(writes: Iterable[_Parsed]) -> set[tuple[str, str]]:
+    """Return the invite tokens, with their spaces, that trusted writes carry."""
+    return {
+        (row.fields.space_uri, row.fields.token_hash)
+        for write in writes
+        if (row := write.row) and row.trusted and isinstance(row.fields, Invite)
+    }
 
 
 def _put(part: Slice, row: Row, now: int) -> None:
@@ -271,8 +343,12 @@ def _sync(part: Slice, sync: VerifiedSync) -> None:
     known = repo.data == sync.data
     if repo.rev is not None and (sync.rev < repo.rev or (sync.rev == repo.rev and known)):
         return
-    state = repo.sync if known else "desynchronized"
-    part.put_repo(replace(repo, rev=sync.rev, data=sync.data, sync=state))
+    state = replace(repo, rev=sync.rev, data=sync.data)
+    if known:
+        whole_rev = sync.rev if repo.whole_rev == repo.rev else repo.whole_rev
+        part.put_repo(replace(state, whole_rev=whole_rev))
+    else:
+        part.put_repo(replace(state, sync="desynchronized", stretch=sync.rev))
 
 
 def _account(part: Slice, account: Account, relay: str) -> bool:

@@ -9,6 +9,7 @@ Source: atproto.com/specs/repository and atproto.com/specs/sync.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import libipld
@@ -28,7 +29,7 @@ from indexer.events import (
 from indexer.keys import SIGNATURE_LENGTH, is_signed
 from indexer.mst import EMPTY_ROOT, BadTree, MissingBlock, Tree, invert
 from indexer.records import MAX_RECORD
-from indexer.syntax import tid_time
+from indexer.syntax import is_tid, tid_time
 
 MAX_AHEAD = 300_000_000  # microseconds that a rev may lie in the future
 REPO_VERSION = 3
@@ -36,7 +37,9 @@ REPO_VERSION = 3
 _SIGNATURE = b"\x63sig\x58\x40"  # the entry of a commit object, up to its 64 bytes
 
 
-class _Unproven(Exception):
+class Unproven(Exception):
+    """What was claimed is not shown; the `reason` is one of `RejectReason`."""
+
     def __init__(self, reason: RejectReason) -> None:
         self.reason = reason
 
@@ -52,8 +55,8 @@ def verify_commit(
         _check_clock(event.rev, now)
         root, blocks = _read(event.blocks)
         if root != event.commit:
-            raise _Unproven("bad_commit")
-        data = _prove_commit(blocks, root, event.repo, event.rev, key)
+            raise Unproven("bad_commit")
+        data = _prove_message(blocks, root, event.repo, event.rev, key)
         _prove_ops(event, data, blocks)
         writes = []
         records: dict[bytes, Mapping[str, Any] | None] = {}
@@ -61,13 +64,14 @@ def verify_commit(
             collection, _, rkey = op.path.partition("/")
             if is_ours(collection):
                 if op.cid is not None and op.cid not in records:
-                    records[op.cid] = _record(blocks, op.cid)  # once, however often it is named
+                    # Once, however often it is named.
+                    records[op.cid] = read_record(_block(blocks, op.cid))
                 record = None if op.cid is None else records[op.cid]
                 cid, prev = _text(op.cid), _text(op.prev)
                 writes.append(Write(op.action, collection, rkey, cid, prev, record))
             elif op.cid is not None and op.cid not in blocks:
-                raise _Unproven("missing_block")
-    except _Unproven as unproven:
+                raise Unproven("missing_block")
+    except Unproven as unproven:
         return Rejected(event.seq, event.time, unproven.reason, event.repo, event.rev)
     return VerifiedCommit(
         seq=event.seq,
@@ -86,8 +90,8 @@ def verify_sync(event: Sync, key: str | None, now: int) -> VerifiedSync | Reject
     try:
         _check_clock(event.rev, now)
         root, blocks = _read(event.blocks)
-        data = _prove_commit(blocks, root, event.did, event.rev, key)
-    except _Unproven as unproven:
+        data = _prove_message(blocks, root, event.did, event.rev, key)
+    except Unproven as unproven:
         return Rejected(event.seq, event.time, unproven.reason, event.did, event.rev)
     return VerifiedSync(event.seq, event.did, event.rev, libipld.encode_cid(data))
 
@@ -99,44 +103,53 @@ def is_old_form(event: Commit) -> bool:
 
 def _check_clock(rev: str, now: int) -> None:
     if tid_time(rev) > now * 1000 + MAX_AHEAD:
-        raise _Unproven("future_rev")
+        raise Unproven("future_rev")
 
 
 def _read(car: bytes) -> tuple[bytes, dict[bytes, bytes]]:
     try:
         return read_car(car)
     except BadBlock:
-        raise _Unproven("bad_block") from None
+        raise Unproven("bad_block") from None
     except BadCar:
-        raise _Unproven("bad_car") from None
+        raise Unproven("bad_car") from None
 
 
-def _prove_commit(
-    blocks: Mapping[bytes, bytes], root: bytes, did: str, rev: str, key: str | None
-) -> bytes:
-    """Return the MST root that the commit object names, if it is the message's and signed."""
-    block = _block(blocks, root)
-    data = _commit_data(block, did, rev)
-    if key is None or not _is_signed(block, key):
-        raise _Unproven("bad_signature")
-    return data
+@dataclass(frozen=True, slots=True)
+class SignedCommit:
+    """A commit object that its owner signed."""
+
+    rev: str
+    data: bytes  # the MST root's CID
 
 
-def _commit_data(block: bytes, did: str, rev: str) -> bytes:
-    commit = _map(block)
-    if commit is None:
-        raise _Unproven("bad_commit")
-    data = commit.get("data")
+def prove_commit(
+    block: bytes, did: str, key: str | None, expected_rev: str | None = None
+) -> SignedCommit:
+    """Return what a commit object of this DID says, if this did:key signed it; else `Unproven`."""
+    commit = _map(block) or {}
+    rev, data = commit.get("rev"), commit.get("data")
     if (
         commit.get("did") != did
-        or commit.get("rev") != rev
         or commit.get("version") != REPO_VERSION
+        or not isinstance(rev, str)
+        or not is_tid(rev)
+        or expected_rev not in (None, rev)
         or not isinstance(data, bytes)
         or len(data) != CID_LENGTH
         or data[:4] != CID_PREFIX
     ):
-        raise _Unproven("bad_commit")
-    return data
+        raise Unproven("bad_commit")
+    if key is None or not _is_signed(block, key):
+        raise Unproven("bad_signature")
+    return SignedCommit(rev, data)
+
+
+def _prove_message(
+    blocks: Mapping[bytes, bytes], root: bytes, did: str, rev: str, key: str | None
+) -> bytes:
+    """Return the MST root that the message's commit object names."""
+    return prove_commit(_block(blocks, root), did, key, rev).data
 
 
 def _is_signed(block: bytes, key: str) -> bool:
@@ -157,11 +170,11 @@ def _prove_ops(event: Commit, data: bytes, blocks: Mapping[bytes, bytes]) -> Non
         if is_old_form(event):
             _check_against(Tree(data, blocks), event.ops)
         elif invert(data, event.ops, blocks) != (event.prev_data or EMPTY_ROOT):
-            raise _Unproven("bad_tree")
+            raise Unproven("bad_tree")
     except MissingBlock:
-        raise _Unproven("missing_block") from None
+        raise Unproven("missing_block") from None
     except BadTree:
-        raise _Unproven("bad_tree") from None
+        raise Unproven("bad_tree") from None
 
 
 def _check_against(tree: Tree, ops: tuple[Op, ...]) -> None:
@@ -177,8 +190,8 @@ def _check_against(tree: Tree, ops: tuple[Op, ...]) -> None:
             raise BadTree("the tree does not show what the operation says")
 
 
-def _record(blocks: Mapping[bytes, bytes], cid: bytes) -> Mapping[str, Any] | None:
-    block = _block(blocks, cid)
+def read_record(block: bytes) -> Mapping[str, Any] | None:
+    """Return a record's fields, or None if it can't be read as a record."""
     # Decoded, hostile CBOR takes up to 70 times its size.
     return _map(block) if len(block) <= MAX_RECORD else None
 
@@ -186,7 +199,7 @@ def _record(blocks: Mapping[bytes, bytes], cid: bytes) -> Mapping[str, Any] | No
 def _block(blocks: Mapping[bytes, bytes], cid: bytes) -> bytes:
     block = blocks.get(cid)
     if block is None:
-        raise _Unproven("missing_block")
+        raise Unproven("missing_block")
     return block
 
 

@@ -11,12 +11,12 @@ from math import ceil
 from weakref import WeakValueDictionary
 
 from indexer import log
+from indexer.health import HostHealth
 from indexer.identity import IdentityError, IdentityResolver
 from indexer.store import outbox, tombstones
 from indexer.store.db import Database, Reader
 from indexer.store.outbox import Deletion
 from indexer.store.tombstones import is_revoked
-from xrpc.health import HostHealth
 from xrpc.pds import (
     MAX_WRITES,
     PdsClient,

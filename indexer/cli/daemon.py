@@ -25,6 +25,7 @@ from indexer.cli.base import (
 from indexer.config import PREFIX, ConfigError, Settings
 from indexer.consumer import Consumer, Stats, cursor_checkpoint
 from indexer.lock import daemon_lock
+from indexer.resync import Resyncer
 from indexer.store import cursors, daemon, repos
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database, Transaction
@@ -84,6 +85,14 @@ async def _daemon(settings: Settings, cursor: int | str | None, listener: socket
             stats=stats,
             forget_identity=resolver.forget,
         )
+        resyncer = Resyncer(
+            db,
+            scope,
+            resolver,
+            client,
+            relay_url=settings.relay,
+            relay=settings.relay_host,
+        )
         server = Server(create_app(services, auth))
         _announce(settings, start, cursor)
         try:
@@ -91,6 +100,7 @@ async def _daemon(settings: Settings, cursor: int | str | None, listener: socket
                 working = [
                     tasks.create_task(consumer.run(), name="consumer"),
                     tasks.create_task(publisher.run(), name="publisher"),
+                    tasks.create_task(resyncer.run(), name="resyncer"),
                 ]
                 serving = tasks.create_task(server.serve(sockets=[listener]), name="xrpc")
                 await stop.wait()

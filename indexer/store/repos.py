@@ -174,3 +174,22 @@ async def resync_queue(db: Reader, now: int) -> dict[str, int]:
         {"now": now},
     )
     return {"due": row["due"], "failing": row["failing"]} if row else {}
+
+
+async def mark_whole(tx: Transaction, did: str, rev: str) -> None:
+    """The repo's host has nothing newer than `rev`, up to which all is known here."""
+    await tx.execute(
+        """
+        update repos set sync = 'synchronized', resync_due_at = 0, resync_attempts = 0,
+                         resync_error = null
+        where did = :did and rev = :rev and whole_rev = :rev
+        """,
+        {"did": did, "rev": rev},
+    )
+
+
+async def set_hosting(tx: Transaction, did: str, hosting: str) -> None:
+    """Note what a repo's own host says of the account when it is asked."""
+    await tx.execute(
+        "update repos set hosting = :hosting where did = :did", {"did": did, "hosting": hosting}
+    )

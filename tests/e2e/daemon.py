@@ -193,6 +193,16 @@ class Daemon:
 
         return await eventually(find, within, f"{sql} {parameters}")
 
+    async def settles(self, within: float = 30.0) -> None:
+        """Wait until every repo that is served is whole."""
+        await self.sees(
+            """
+            select 1 where not exists (
+                select 1 from repos where sync <> 'synchronized' and hosting = 'active')
+            """,
+            within=within,
+        )
+
     async def reaches(self, seq: int, within: float = 20.0) -> None:
         """Wait until the stored cursor is at this seq."""
         await self.sees("select seq from cursors where seq >= ?", seq, within=within)

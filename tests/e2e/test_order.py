@@ -98,6 +98,7 @@ async def test_a_replay_from_oldest_changes_no_row_and_sends_nothing(
     await daemon.sees("select count(*) from outbox where state = 'confirmed' having count(*) = 4")
     await create_space(subject := await network.pds.create_account(network.handle("last")))
     await daemon.sees("select 1 from spaces where did = ?", subject.did)
+    await daemon.settles()
     before, seq = daemon.index(), (await daemon.status())["cursor"]["seq"]
 
     beside = await daemon.ok("replay", "--from", "oldest")

@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from xrpc import health as module
-from xrpc.health import FIRST_DELAY, MAX_CALLS, MAX_DELAY, HostHealth
+from indexer import health as module
+from indexer.health import FIRST_DELAY, MAX_CALLS, MAX_DELAY, HostHealth
 
 
 class Clock:
