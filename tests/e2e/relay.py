@@ -43,6 +43,7 @@ class HoldingRelay:
         assert self._server is not None
         self._server.close()
         await self.cut()
+        await self._server.wait_closed()
 
     async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
         task = asyncio.current_task()
