@@ -7,7 +7,7 @@ gathered, checks it and writes it together with the position up to which it reac
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -35,8 +35,9 @@ from indexer.store.db import Database, Transaction
 
 GATHER = 0.05  # seconds that a batch waits for more: a busy stream is written in few commits
 MAX_BATCH = 1_000  # events
+MAX_BATCH_BYTES = 2_000_000  # of CARs; decoded, the records in them may take 70 times as much
 VERIFY_RUN = 64  # events that are checked before others get their turn
-CURSOR_INTERVAL = 1.0  # seconds; frames that concern nobody move the cursor at least this often
+CURSOR_INTERVAL = 0.9  # seconds; with GATHER, the cursor moves at least once a second
 POISON_TRIES = 3  # connections that break at one place before that frame is stepped over
 
 _log = log.get("consumer")
@@ -63,7 +64,7 @@ class Consumer:
     `start` is the seq to begin behind, or None for the live end. `checkpoint` is awaited inside
     each batch's transaction with the position that the batch reaches: the daemon stores its
     cursor there, a replay does not. A replay may have a `last` seq, and since the live stream
-    is not its business, what it misses marks no repo, and an error frame ends it.
+    is not its business, what it misses marks no repo, and a FutureCursor ends it.
     """
 
     def __init__(
@@ -98,10 +99,12 @@ class Consumer:
         self._clock = clock
         self._firehose = Firehose(relay_url, self._cursor)
         self._inbox = Inbox()
+        self._inbox.reach(self.position)
         self._tracked: set[str] = set()
         self._last_repo = 0
         self._poison = 0  # connections in a row that broke at an undecodable frame
         self._saved: Cursor | None = self.position
+        self._receiving: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Read for ever, or to the `last` seq. Raises what is our own fault, the cursor unmoved."""
@@ -112,8 +115,14 @@ class Consumer:
 
     def finish(self) -> None:
         """Read no more; `run` returns once what has come is applied."""
+        if self._receiving is not None and not self._finished:
+            self._receiving.cancel()  # once: a second time would break off its goodbye to the relay
         self._finished = True
-        self._receiving.cancel()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether everything that has come is applied."""
+        return self._saved == self.position
 
     def _cursor(self) -> int | None:
         return None if self.position is None else self.position.seq
@@ -149,6 +158,7 @@ class Consumer:
                         self._fail(event)
                         return
                     case Info():
+                        await inbox.room()
                         inbox.put(event)
                     case _:
                         if isinstance(event, Commit):
@@ -170,7 +180,8 @@ class Consumer:
         position = self.position
         if position is not None and seq < position.seq:
             _log.warning("stream.went_back", seq=seq, cursor=position.seq)
-            self._inbox.put(_GAP)
+            if not self._is_replay:
+                self._inbox.put(_WENT_BACK)
         self.position = Cursor(seq, sent)
         self._inbox.reach(self.position)
         self._poison = 0
@@ -192,10 +203,12 @@ class Consumer:
         _log.warning(
             "stream.failed", error=error.name, message=error.message, cursor=self._cursor()
         )
+        if error.name != "FutureCursor":
+            return  # a new connection goes on where this one ended
         if self._is_replay:
             self.error = error
             self._finished = True
-        elif error.name == "FutureCursor":
+        else:
             # Our cursor belongs to another sequence than the one that this relay counts now.
             self._inbox.put(error)
             self.position = None
@@ -207,10 +220,10 @@ class Consumer:
             await asyncio.sleep(GATHER)
             is_last_take = self._finished
             events, position = self._inbox.take()
-            for first in range(0, max(len(events), 1), MAX_BATCH):
-                batch = events[first : first + MAX_BATCH]
+            batches = list(_batches(events)) or [[]]
+            for number, batch in enumerate(batches, 1):
                 # A batch that is not the last of its take reaches only to its own last frame.
-                is_last = first + MAX_BATCH >= len(events)
+                is_last = number == len(batches)
                 await self._apply(batch, position if is_last else _reached(batch) or self._saved)
             await self._track_newcomers()
             if is_last_take:
@@ -232,14 +245,11 @@ class Consumer:
                 changes.append(change)
             if count % VERIFY_RUN == 0:
                 await asyncio.sleep(0)
-        if position is not None:
-            position = replace(position, applied_at=now)
         async with self._db.transaction() as tx:
-            rejected = await self._projection.apply(tx, changes, now)
+            self.stats.rejected.update(await self._projection.apply(tx, changes, now))
             # The last statement of the same transaction, so that a crash leaves both or
             # neither: no frame is lost, and one that comes again changes nothing.
-            await self._checkpoint(tx, position)
-        self.stats.rejected.update(rejected)
+            await self._checkpoint(tx, position and replace(position, applied_at=now))
         self._saved = position
 
     async def _proven(self, event: Event, now: int) -> Change | None:
@@ -256,7 +266,7 @@ class Consumer:
                 if name == "OutdatedCursor" and not self._is_replay:
                     change = Desynchronize()
             case StreamError():
-                change = Desynchronize()
+                change = Desynchronize(renumbered=True)
             case Skipped():
                 pass
         if isinstance(change, Rejected):
@@ -269,8 +279,22 @@ class Consumer:
         self._tracked.update(dids)
 
 
-# Events were missed, and nobody knows which: as if the relay had said it.
-_GAP = Info("OutdatedCursor", "the stream went back to a lower seq")
+# As if the relay had said it: it counts another sequence now, or has lost a part of this one.
+_WENT_BACK = StreamError("WentBack", "the stream went back to a lower seq")
+
+
+def _batches(events: list[Event]) -> Iterator[list[Event]]:
+    """Cut what was taken into what one transaction takes."""
+    batch: list[Event] = []
+    size = 0
+    for event in events:
+        batch.append(event)
+        size += len(event.blocks) if isinstance(event, Commit | Sync) else 0
+        if len(batch) >= MAX_BATCH or size >= MAX_BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _reached(batch: list[Event]) -> Cursor | None:

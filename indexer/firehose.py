@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
     ConnectionClosed,
+    ConnectionClosedOK,
     InvalidHandshake,
     InvalidURI,
     ProxyError,
@@ -62,10 +63,13 @@ class Connection:
     async def frames(self) -> AsyncGenerator[bytes, None]:
         """Yield its frames until it ends, for whatever reason."""
         try:
-            async for frame in self._socket:
+            while True:
+                # Text is not taken as such: the protocol knows binary frames only, and the
+                # decoder says so of this one.
+                frame = await self._socket.recv(decode=False)
                 self.received += 1
-                # The protocol knows binary frames only: the decoder says so of this one.
-                yield frame if isinstance(frame, bytes) else frame.encode()
+                yield frame
+        except ConnectionClosedOK:
             self.end = "closed by the relay"
         except ConnectionClosed as closed:
             self.end = str(closed)
@@ -132,4 +136,5 @@ class Firehose:
         )
 
 
-_UNREACHABLE = (OSError, TimeoutError, InvalidHandshake, InvalidURI, ProxyError)
+# A ValueError is a redirect to a host name or a port that can't be.
+_UNREACHABLE = (OSError, TimeoutError, InvalidHandshake, InvalidURI, ProxyError, ValueError)

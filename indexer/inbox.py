@@ -21,6 +21,9 @@ class Inbox:
         self._room.set()
 
     def put(self, event: Event) -> None:
+        """Add an event; await `room` before. The same one right after itself says nothing new."""
+        if self._events and self._events[-1] is event:
+            return
         self._events.append(event)
         if isinstance(event, Commit | Sync):
             self._bytes += len(event.blocks)

@@ -20,6 +20,7 @@ from indexer.syntax import parse_datetime
 
 REPORT_EVERY = 1.0  # seconds
 IDLE_AFTER = 5.0  # seconds without a frame: the stream has no more to give
+LIVE_LOOKS = 3  # reports in a row: a single frame's time is a stranger's word
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,8 @@ async def replay(
     """Play the frames from `first` to `last`, both included, and return how it went.
 
     Without a `last` it ends where the daemon's cursor stands when it begins, or, if there is
-    none, at the live end. `report` is called about once a second. Raises `ReplayError` if the
-    relay does not have the stretch.
+    none, at the live end; in any case when no more comes. `report` is called about once a
+    second. Raises `ReplayError` if the relay does not have the stretch.
     """
     if last is None:
         cursor = await cursors.load(db, relay)
@@ -72,17 +73,20 @@ async def replay(
     )
     started = clock()
     first_seq: int | None = None
-    frames, quiet_since = 0, started
+    frames, quiet_since, live = 0, started, 0
     consuming = asyncio.create_task(consumer.run())
     try:
         while not consuming.done():
             await asyncio.wait({consuming}, timeout=REPORT_EVERY)
             now = clock()
-            if consumer.stats.frames != frames or not consumer.is_connected:
+            is_quiet = consumer.stats.frames == frames and consumer.is_settled
+            if not is_quiet or not consumer.is_connected:
                 frames, quiet_since = consumer.stats.frames, now
             if first_seq is None and frames:
                 first_seq = _seq(consumer)
-            if _is_live(consumer, started) or now - quiet_since >= IDLE_AFTER:
+            live = live + 1 if last is None and _is_live(consumer, started) else 0
+            is_over = last is not None and (_seq(consumer) or 0) >= last
+            if is_over or live >= LIVE_LOOKS or now - quiet_since >= IDLE_AFTER:
                 consumer.finish()
             report(_progress(consumer, first_seq, last, now - started))
         consuming.result()

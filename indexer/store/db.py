@@ -95,8 +95,8 @@ class Database:
     async def open(cls, path: Path, *, create: bool = True) -> Self:
         """Open the file and bring it to this version's schema.
 
-        Raises `DatabaseError` if it can't be opened, is no database, was made by a newer
-        version, or does not exist although `create` is false.
+        Raises `DatabaseError` if it can't be opened, is no database, or another program's, was
+        made by a newer version, or does not exist although `create` is false.
         """
         if not create and not path.exists():
             raise DatabaseError(f"There is no database at {path}: start `rescind run` first.")
@@ -162,9 +162,13 @@ def schema() -> str:
 
 
 async def _connect(path: Path) -> aiosqlite.Connection:
+    # Tried without a thread first: aiosqlite does not wait for the one of a connection that fails,
+    # and it would speak to an event loop that may be closed by then.
+    sqlite3.connect(path).close()
     connection = await aiosqlite.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT)
     try:
         connection.row_factory = sqlite3.Row
+        await _version(connection, path)  # before anything that would change a file not ours
         for pragma in (
             "journal_mode = wal",
             "synchronous = full",  # an acknowledged revocation survives a power cut
@@ -180,21 +184,13 @@ async def _connect(path: Path) -> aiosqlite.Connection:
 
 
 async def _migrate(connection: aiosqlite.Connection, path: Path) -> None:
-    if await _version(connection) == SCHEMA_VERSION:
+    if await _version(connection, path) == SCHEMA_VERSION:
         return
     try:
         await connection.execute("begin immediate")
         # Asked again under the lock: another process may have been first.
-        version = await _version(connection)
-        if version > SCHEMA_VERSION:
-            raise DatabaseError(
-                f"The database {path} was made by a newer version of Rescind "
-                f"(its schema is {version}, this one knows up to {SCHEMA_VERSION}): "
-                "upgrade Rescind, or name another file with --db."
-            )
+        version = await _version(connection, path)
         if version == 0:
-            if await connection.execute_fetchall("select 1 from sqlite_schema limit 1"):
-                raise DatabaseError(f"{path} is a database, but not one of Rescind.")
             await _run_script(connection, schema())
         else:
             for number in range(version, SCHEMA_VERSION):
@@ -206,9 +202,21 @@ async def _migrate(connection: aiosqlite.Connection, path: Path) -> None:
         raise
 
 
-async def _version(connection: aiosqlite.Connection) -> int:
+async def _version(connection: aiosqlite.Connection, path: Path) -> int:
+    """Return the version of the file's schema, 0 if it is empty; refuse what is not for us."""
     (row,) = await connection.execute_fetchall("pragma user_version")
-    return int(row[0])
+    version = int(row[0])
+    tables = await connection.execute_fetchall("select name from sqlite_schema")
+    names = {name for (name,) in tables}
+    if names and "tombstones" not in names:
+        raise DatabaseError(f"{path} is a database, but not one of Rescind.")
+    if version > SCHEMA_VERSION:
+        raise DatabaseError(
+            f"The database {path} was made by a newer version of Rescind "
+            f"(its schema is {version}, this one knows up to {SCHEMA_VERSION}): "
+            "upgrade Rescind, or name another file with --db."
+        )
+    return version
 
 
 async def _run_script(connection: aiosqlite.Connection, script: str) -> None:
@@ -219,3 +227,5 @@ async def _run_script(connection: aiosqlite.Connection, script: str) -> None:
         if sqlite3.complete_statement(statement):
             await connection.execute(statement)
             statement = ""
+    if statement.strip():
+        await connection.execute(statement)  # the last one may lack its semicolon

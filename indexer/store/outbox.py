@@ -122,12 +122,15 @@ async def release(tx: Transaction, now: int) -> None:
 async def mark_sent(
     tx: Transaction, uris: Iterable[str], commit_rev: str, *, now: int, check_at: int
 ) -> None:
-    """The PDS acknowledged. If the firehose does not show it, look again at `check_at`."""
+    """The PDS acknowledged. If the firehose does not show it, look again at `check_at`.
+
+    What was put back since that commit is still to be deleted.
+    """
     await tx.execute_many(
         """
         update outbox set state = 'sent', commit_rev = :rev, attempts = 0, error = null,
                           due_at = :check_at, updated_at = :now
-        where uri = :uri and state in ('pending', 'blocked')
+        where uri = :uri and state in ('pending', 'blocked') and :rev > record_rev
         """,
         [{"uri": uri, "rev": commit_rev, "check_at": check_at, "now": now} for uri in uris],
     )

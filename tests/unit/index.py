@@ -6,7 +6,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from indexer.events import Account, Rejected, VerifiedCommit, VerifiedSync, Write
+from indexer.events import Account, Action, Rejected, VerifiedCommit, VerifiedSync, Write
 from indexer.projection import Change, Projection
 from indexer.store import outbox, tombstones
 from indexer.store.db import Database
@@ -50,7 +50,7 @@ class Repo:
             data = record if isinstance(record, bytes) else block(record)
             cid = self.cids[path] = cid_text(data)
             readable = None if isinstance(record, bytes) else record
-            action = "create" if old is None else "update"
+            action: Action = "create" if old is None else "update"
             writes.append(Write(action, collection, rkey, cid, old, readable))
         data_ = cid_text(rev.encode())
         commit: dict[str, Any] = {

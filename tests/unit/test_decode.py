@@ -73,7 +73,9 @@ def test_a_commit_of_our_collections_comes_with_all_that_it_claims() -> None:
 
 
 def test_a_commit_of_our_collections_is_found_behind_other_ops() -> None:
-    changes = {f"app.bsky.feed.post/{n}": {} for n in range(MAX_OPS - 1)} | {PATH: space()}
+    changes: dict[str, Any] = {f"app.bsky.feed.post/{n}": {} for n in range(MAX_OPS - 1)} | {
+        PATH: space()
+    }
     event = read(Author().commit(1, changes))
     assert isinstance(event, Commit)
     assert len(event.ops) == MAX_OPS

@@ -492,7 +492,7 @@ async def test_a_deleted_account_leaves_tombstones_and_nothing_else(
 async def test_a_deleted_account_loses_what_it_wrote_in_the_same_batch(
     index: Index, repo: Repo, apart: bool
 ) -> None:
-    changes = [
+    changes: list[Change] = [
         repo.commit(EVERYTHING),
         repo.account(False, "deleted"),
         repo.account(True),
@@ -511,7 +511,11 @@ async def test_active_decides_whatever_the_status_says(index: Index, repo: Repo)
 async def test_older_account_events_of_the_same_relay_change_nothing(
     index: Index, repo: Repo
 ) -> None:
-    events = [repo.commit(EVERYTHING), repo.account(False, "deactivated"), repo.account(True)]
+    events: list[Change] = [
+        repo.commit(EVERYTHING),
+        repo.account(False, "deactivated"),
+        repo.account(True),
+    ]
     await index.apply_each(*events)
     before = await index.dump()
     await index.apply_each(*events[1:], *events)

@@ -237,7 +237,7 @@ async def _dump_of(directory: str, name: str, play: Callable[[Index], Awaitable[
 
 
 PROFILE = settings(
-    max_examples=150,
+    max_examples=110,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -1,0 +1,97 @@
+"""What waits is bounded, in order, and taken with the position that it reaches."""
+
+import asyncio
+
+import pytest
+
+from indexer import inbox as module
+from indexer.events import Commit, Event, Identity, StreamError
+from indexer.inbox import Inbox
+from indexer.store.cursors import Cursor
+from tests.unit.frames import ALICE, tid
+
+
+def identity(seq: int) -> Identity:
+    return Identity(seq, None, ALICE)
+
+
+def commit(size: int) -> Commit:
+    return Commit(1, None, ALICE, tid(1), None, None, b"", (), bytes(size))
+
+
+async def has_room(inbox: Inbox) -> bool:
+    try:
+        async with asyncio.timeout(0.01):
+            await inbox.room()
+    except TimeoutError:
+        return False
+    return True
+
+
+async def test_events_are_taken_in_order_with_the_position_that_they_reach() -> None:
+    inbox = Inbox()
+    assert inbox.take() == ([], None)
+    events: list[Event] = [identity(1), commit(10), identity(3)]
+    for event in events:
+        inbox.put(event)
+    inbox.reach(Cursor(5, "then"))
+    assert inbox.take() == (events, Cursor(5, "then"))
+    assert inbox.take() == ([], Cursor(5, "then"))
+    inbox.reach(None)
+    assert inbox.take() == ([], None)
+
+
+async def test_there_is_room_until_so_many_events_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_WAITING", 3)
+    inbox = Inbox()
+    for seq in range(3):
+        assert await has_room(inbox)
+        inbox.put(identity(seq))
+    assert not await has_room(inbox)
+    inbox.take()
+    assert await has_room(inbox)
+
+
+async def test_there_is_room_until_so_many_bytes_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_WAITING_BYTES", 100)
+    inbox = Inbox()
+    inbox.put(commit(99))
+    assert await has_room(inbox)
+    inbox.put(commit(1))
+    assert not await has_room(inbox)
+    inbox.take()
+    inbox.put(commit(99))
+    assert await has_room(inbox)
+
+
+async def test_who_waits_for_room_gets_on_when_it_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_WAITING", 1)
+    inbox = Inbox()
+    inbox.put(identity(1))
+    waiting = asyncio.create_task(inbox.room())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    inbox.take()
+    await asyncio.wait_for(waiting, 1)
+
+
+async def test_it_is_filled_by_an_event_or_by_time() -> None:
+    inbox = Inbox()
+    await inbox.filled(0.01)
+    waiting = asyncio.create_task(inbox.filled(60))
+    await asyncio.sleep(0)
+    inbox.put(identity(1))
+    await asyncio.wait_for(waiting, 1)
+    inbox.take()
+    waiting = asyncio.create_task(inbox.filled(60))
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    waiting.cancel()
+
+
+async def test_the_same_news_twice_in_a_row_is_told_once() -> None:
+    inbox = Inbox()
+    news = StreamError("WentBack", None)
+    for event in (news, news, identity(1), news, news):
+        inbox.put(event)
+    assert inbox.take()[0] == [news, identity(1), news]
