@@ -8,10 +8,17 @@ have got a new one.
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Protocol
 
 from indexer.events import Commit, Rejected, Sync, VerifiedCommit, VerifiedSync
-from indexer.identity import IdentityError, IdentityResolver
+from indexer.identity import Identity, IdentityError
 from indexer.verify import is_old_form, verify_commit, verify_sync
+
+
+class Identities(Protocol):
+    """What an `IdentityResolver` does, as far as it is needed here."""
+
+    async def resolve(self, did: str, *, refresh: bool = ...) -> Identity: ...
 
 
 class Prover:
@@ -23,7 +30,7 @@ class Prover:
 
     def __init__(
         self,
-        resolver: IdentityResolver,
+        resolver: Identities,
         is_ours: Callable[[str], bool],
         *,
         refuse_old_form: bool = False,

@@ -7,7 +7,9 @@ from typing import Any
 import libipld
 
 from indexer.decode import CID_PREFIX
+from indexer.identity import Identity
 from indexer.mst import height
+from indexer.prove import Prover
 from indexer.records import Scope
 from tests.unit.keys import Key
 
@@ -215,3 +217,14 @@ def foreign_commit(seq: int, did: str = BOB) -> bytes:
 
 def identity_frame(seq: int, did: str = BOB) -> bytes:
     return frame("#identity", {"seq": seq, "time": TIME, "did": did, "handle": "bob.test"})
+
+
+class Directory:
+    """Says of every account that its key is the authors'."""
+
+    async def resolve(self, did: str, *, refresh: bool = False) -> Identity:
+        return Identity(did, Author.key.did_key, "https://pds.example", ())
+
+
+def prover() -> Prover:
+    return Prover(Directory(), COLLECTIONS.__contains__)

@@ -27,6 +27,7 @@ VALUES = {
     "verifier": (DID, DID),
     "handle_resolver": ("https://pds.example", "https://pds.example"),
     "allow_private_hosts": ("on", True),
+    "refuse_old_form": ("on", True),
     "log_level": ("debug", "debug"),
     "log_format": ("json", "json"),
 }

@@ -30,6 +30,7 @@ from tests.unit.frames import (
     frame,
     identity_frame,
     info_frame,
+    prover,
     space,
     verification,
 )
@@ -66,7 +67,7 @@ def consumer_of(db: Database, relay: Relay, start: int | None, **more: Any) -> C
         "clock": lambda: NOW / 1000,
         **more,
     }
-    return Consumer(db, SCOPE, relay_url=relay.url, relay=RELAY, start=start, **options)
+    return Consumer(db, SCOPE, prover(), relay_url=relay.url, relay=RELAY, start=start, **options)
 
 
 @asynccontextmanager

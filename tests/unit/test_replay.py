@@ -23,6 +23,7 @@ from tests.unit.frames import (
     error_frame,
     frame,
     info_frame,
+    prover,
     verification,
 )
 from tests.unit.index import RELAY, Index, opened
@@ -63,6 +64,7 @@ async def play(
         done = await replay(
             index.db,
             SCOPE,
+            prover(),
             relay_url=relay.url,
             relay=RELAY,
             first=first,
