@@ -128,6 +128,8 @@ class Consumer:
         return None if self.position is None else self.position.seq
 
     async def _receive(self) -> None:
+        if self._finished:
+            return  # before it began
         async with aclosing(self._firehose.connections()) as connections:
             async for connection in connections:
                 self.is_connected = True

@@ -85,7 +85,7 @@ async def consuming(
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def until(holds: Callable[[], Awaitable[object]], within: float = 5.0) -> None:
+async def until(holds: Callable[[], Awaitable[object]], within: float = 20.0) -> None:
     try:
         async with asyncio.timeout(within):
             while not await holds():
@@ -94,7 +94,7 @@ async def until(holds: Callable[[], Awaitable[object]], within: float = 5.0) -> 
         raise AssertionError(f"it did not come to that within {within} s") from None
 
 
-async def cursor_at(index: Index, seq: int | None, within: float = 5.0) -> None:
+async def cursor_at(index: Index, seq: int | None, within: float = 20.0) -> None:
     async def is_there() -> bool:
         cursor = await cursors.load(index.db, RELAY)
         return (cursor.seq if cursor else None) == seq
@@ -471,7 +471,7 @@ async def test_a_database_error_ends_it_with_the_cursor_where_it_was(
     fill(relay, 2, 5, Author(BOB))
     consumer = consumer_of(index.db, relay, 1)
     with pytest.raises(ExceptionGroup) as caught:
-        await asyncio.wait_for(consumer.run(), 5)
+        await asyncio.wait_for(consumer.run(), 20)
     assert "no such table" in str(caught.value.exceptions[0])
     await cursor_at(index, 1)
 
@@ -484,7 +484,7 @@ async def test_a_database_that_stays_locked_ends_it_too(
     async with await Database.open(index.db.path) as impatient, index.db.transaction():
         consumer = consumer_of(impatient, relay, 0)
         with pytest.raises(ExceptionGroup) as caught:
-            await asyncio.wait_for(consumer.run(), 5)
+            await asyncio.wait_for(consumer.run(), 20)
     assert caught.group_contains(DatabaseError)
     await cursor_at(index, None)
 
@@ -497,7 +497,7 @@ async def test_a_checkpoint_that_fails_takes_the_batch_with_it(index: Index, rel
 
     consumer = consumer_of(index.db, relay, 0, checkpoint=failing)
     with pytest.raises(ExceptionGroup):
-        await asyncio.wait_for(consumer.run(), 5)
+        await asyncio.wait_for(consumer.run(), 20)
     assert await indexed(index) == []
 
 

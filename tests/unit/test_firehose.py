@@ -39,7 +39,7 @@ class Reader:
         self.ends: list[str] = []
         self._firehose = Firehose(relay.url, lambda: self.cursor)
 
-    async def read(self, connections: int, within: float = 5.0) -> None:
+    async def read(self, connections: int, within: float = 20.0) -> None:
         async with asyncio.timeout(within), aclosing(self._firehose.connections()) as opened:
             async for connection in opened:
                 await self._read(connection)

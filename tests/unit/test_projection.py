@@ -1,5 +1,7 @@
 """What a proven event does to the index, on a real file: by revision, and once."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from itertools import count
@@ -159,6 +161,35 @@ async def test_a_deletion_of_what_was_never_seen_holds_against_the_late_create(
     assert (await index.stones(CHECK_URI))[cid(TEXT)]["rev"] == delete.rev
     await index.apply(create)
     assert await index.rows("verifications") == []
+
+
+async def test_a_deletion_of_what_is_gone_already_holds_against_a_late_put_back(
+    index: Index, repo: Repo
+) -> None:
+    await index.apply(repo.commit({CHECK: TEXT}), repo.commit({CHECK: None}))
+    back, gone_again = repo.commit({CHECK: OTHER}), repo.commit({CHECK: None})
+    await index.apply(gone_again)
+    await index.apply(back)
+    assert await index.rows("verifications") == []
+
+
+async def test_records_that_are_slow_to_check_leave_turns_to_others(
+    index: Index, repo: Repo
+) -> None:
+    hostile = {f"{VERIFICATION}/{n}": verification(x=[[n]] + [[]] * 8_000) for n in range(20)}
+    turns = 0  # that others had to wait for: one a record, and not one for all
+
+    async def wait_in_turn() -> None:
+        nonlocal turns
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0)
+            turns += time.perf_counter() - before > 0.002
+
+    waiting = asyncio.create_task(wait_in_turn())
+    await index.apply(repo.commit(hostile))
+    waiting.cancel()
+    assert turns >= 15
 
 
 # --- whose invites count ---

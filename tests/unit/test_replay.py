@@ -57,7 +57,7 @@ async def index(tmp_path: Path) -> AsyncIterator[Index]:
 
 
 async def play(
-    index: Index, relay: Relay, first: int = 0, last: int | None = None, within: float = 5.0
+    index: Index, relay: Relay, first: int = 0, last: int | None = None, within: float = 20.0
 ) -> tuple[Progress, list[Progress]]:
     reports: list[Progress] = []
     async with asyncio.timeout(within):
