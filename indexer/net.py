@@ -82,6 +82,10 @@ class FetchError(Exception):
         self.status = status
 
 
+class DiskError(Exception):
+    """The file that a download goes to can't be written: no fault of the host's."""
+
+
 class Answer(NamedTuple):
     """What a host answered, whatever its status; `body` is None where it is not strict JSON."""
 
@@ -156,6 +160,7 @@ async def download(
 
     Redirects are followed. Raises FetchError, also when less than `slowest` bytes a second come,
     looked at every `STEP_TIMEOUT` seconds: a host that drips would hold us for all of `deadline`.
+    Raises DiskError when `sink` does not take it.
     """
     async with _opened(client, "GET", url, deadline, follow_redirects=True) as response:
         if response.status_code != 200:
@@ -163,7 +168,10 @@ async def download(
         clock = asyncio.get_running_loop().time
         size, looked_at, size_then = 0, clock(), 0
         async for chunk in response.aiter_raw():
-            sink.write(chunk)
+            try:
+                sink.write(chunk)
+            except OSError as error:  # which would pass for one of the connection
+                raise DiskError(str(error)) from error
             size += len(chunk)
             if size > max_bytes:
                 raise FetchError("too_large")

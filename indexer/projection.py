@@ -20,7 +20,7 @@ from indexer.events import Account, Rejected, RejectReason, VerifiedCommit, Veri
 from indexer.records import InvalidRecord, Invite, Kind, Row, Scope, Space, Verification
 from indexer.repo import Contents
 from indexer.slice import Slice
-from indexer.store import records, repos, tombstones
+from indexer.store import backfills, records, repos, tombstones
 from indexer.store.db import Transaction
 from indexer.store.repos import HOSTING, Repo
 from indexer.store.tombstones import Tombstone, is_revoked
@@ -60,6 +60,7 @@ class Projection:
                 await self._apply_run(tx, run, rejected, now)
                 run = []
                 await repos.desynchronize_all(tx)
+                await backfills.reset(tx, self._relay)  # repos that were never seen, too
                 if change.renumbered:
                     await repos.forget_hosting_seqs(tx, self._relay)
             else:
@@ -81,6 +82,9 @@ class Projection:
         """
         rejected: list[RejectReason] = []
         did = contents.did
+        repo = (await repos.load(tx, [did])).get(did)
+        if repo is not None and repo.hosting == "deleted":
+            return True, rejected  # it was purged while the copy was on its way
         # As if one commit had written all of it at the revision of the copy.
         commit = VerifiedCommit(0, None, did, contents.rev, None, None, contents.data, ())
         copied = {f"at://{did}/{path}": path for path in contents.records}
@@ -100,7 +104,9 @@ class Projection:
                 row = part.rows.get(uri)
                 if row is None or row.cid != write.cid or row.revoked:
                     await asyncio.sleep(0)
-                    parsed.append(self._parse(commit, write, known, rejected))
+                    read = self._parse(commit, write, known, rejected)
+                    # Decoded, a hostile record takes many times its size: not all at once.
+                    parsed.append(replace(read, write=replace(write, record=None)))
             await slices.load_tokens(tx, part, _tokens(parsed))
             _apply_writes(part, commit, parsed, now)
             if first + RECONCILE_CHUNK >= len(uris):

@@ -6,6 +6,7 @@ have got a new one.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Protocol
@@ -13,6 +14,8 @@ from typing import Protocol
 from indexer.events import Commit, Rejected, Sync, VerifiedCommit, VerifiedSync
 from indexer.identity import Identity, IdentityError
 from indexer.verify import is_old_form, verify_commit, verify_sync
+
+PATIENCE = 10.0  # seconds that a batch of events waits for keys that are asked for once more
 
 
 class Identities(Protocol):
@@ -38,9 +41,11 @@ class Prover:
         self._resolver = resolver
         self._is_ours = is_ours
         self._refuse_old_form = refuse_old_form
+        self._patience = PATIENCE
 
     async def learn(self, dids: Iterable[str]) -> None:
-        """Resolve DIDs side by side, so that their events are then proven without a wait."""
+        """Resolve a batch's DIDs side by side, so that its events are proven without a wait."""
+        self._patience = PATIENCE
         await asyncio.gather(*(self._key(did) for did in set(dids)))
 
     async def prove(
@@ -50,14 +55,15 @@ class Prover:
         if isinstance(event, Commit) and self._refuse_old_form and is_old_form(event):
             return Rejected(event.seq, event.time, "old_form", event.repo, event.rev)
         did = event.repo if isinstance(event, Commit) else event.did
-        key, is_known = await self._key(did)
+        key = await self._key(did)
         change = self._verify(event, key, now)
         if isinstance(change, Rejected) and change.reason == "bad_signature":
-            fresh, is_known = await self._key(did, refresh=True)
+            # Without a key it was asked for just now: that is enough.
+            fresh = None if key is None else await self._fresh_key(did, key)
+            if fresh is None:
+                return replace(change, reason="no_key")
             if fresh != key:
-                change = self._verify(event, fresh, now)
-            if isinstance(change, Rejected) and not is_known:
-                change = replace(change, reason="no_key")
+                return self._verify(event, fresh, now)
         return change
 
     def _verify(
@@ -67,9 +73,21 @@ class Prover:
             return verify_commit(event, self._is_ours, key, now)
         return verify_sync(event, key, now)
 
-    async def _key(self, did: str, *, refresh: bool = False) -> tuple[str | None, bool]:
-        """Return a DID's key, and whether the DID could be resolved."""
+    async def _fresh_key(self, did: str, key: str) -> str | None:
+        """Return the key that a DID names now, or the known one while nobody has time to ask."""
+        # One after the other, hosts that hang could hold up the stream for minutes. What is
+        # rejected meanwhile is repaired by a resync, which asks for itself.
+        if self._patience <= 0:
+            return key
+        started = time.monotonic()
         try:
-            return (await self._resolver.resolve(did, refresh=refresh)).signing_key, True
+            return await self._key(did, refresh=True)
+        finally:
+            self._patience -= time.monotonic() - started
+
+    async def _key(self, did: str, *, refresh: bool = False) -> str | None:
+        """Return a DID's key, or None if it can't be resolved or names none."""
+        try:
+            return (await self._resolver.resolve(did, refresh=refresh)).signing_key
         except IdentityError:
-            return None, False
+            return None

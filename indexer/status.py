@@ -6,6 +6,7 @@ from typing import Any
 from indexer.lock import is_running
 from indexer.records import KINDS
 from indexer.store import (
+    backfills,
     cursors,
     daemon,
     invites,
@@ -16,8 +17,11 @@ from indexer.store import (
     tombstones,
     verifications,
 )
+from indexer.store.backfills import ALL_REPOS
 from indexer.store.db import Database
 from indexer.syntax import parse_datetime
+
+_ALL = "*"  # the search through all repos, where the relay can't search by collection
 
 
 async def gather(db: Database, relay: str, now: int) -> dict[str, Any]:
@@ -49,6 +53,14 @@ async def gather(db: Database, relay: str, now: int) -> dict[str, Any]:
         },
         "tombstones": {kind: buried.get(kind, 0) for kind in KINDS},
         "repos": await repos.count_by_state(db),
+        "resync": await repos.resync_queue(db, now),
+        "backfill": {
+            _ALL if search.collection == ALL_REPOS else search.collection: {
+                "found": search.found,
+                "done": search.done,
+            }
+            for search in await backfills.load(db, relay)
+        },
         "outbox": {state: waiting.get(state, 0) for state in outbox.STATES},
         "sessions": [
             {"did": session.did, "handle": session.handle, "refused": session.refused}
@@ -75,12 +87,25 @@ def render(status: dict[str, Any]) -> str:
     for name in ("records", "tombstones", "repos", "outbox", "skipped", "rejected"):
         counts = "  ".join(f"{key} {value}" for key, value in status[name].items())
         lines.append(f"{name:<12}{counts or 'none'}")
+        if name == "repos":
+            due, failing = status["resync"]["due"], status["resync"]["failing"]
+            lines.append(f"resync      {due} due now, {failing} failing")
+            lines += _searches(status["backfill"])
     for session in status["sessions"]:
         state = session["refused"] or "works"
         lines.append(f"session     {session['did']} ({session['handle']}): {state}")
     if not status["sessions"]:
         lines.append("session     none: deletions of revoked records stay blocked")
     return "\n".join(lines)
+
+
+def _searches(found: dict[str, Any]) -> list[str]:
+    if _ALL in found:
+        found = {"all repos": found[_ALL]}  # it stands for those by collection
+    return [
+        f"backfill    {name}: {search['found']} found, {'done' if search['done'] else 'under way'}"
+        for name, search in found.items()
+    ] or ["backfill    not begun"]
 
 
 def _lag(time: str | None, now: int) -> float | None:

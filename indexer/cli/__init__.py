@@ -5,10 +5,12 @@ from importlib.metadata import version
 import click
 
 from indexer.cli.accounts import login, logout
+from indexer.cli.backfill import backfill
 from indexer.cli.base import Commands
 from indexer.cli.daemon import run
 from indexer.cli.outbox import outbox
 from indexer.cli.replay import replay
+from indexer.cli.resync import resync
 from indexer.cli.status import status
 
 
@@ -21,5 +23,5 @@ def main() -> None:
     """
 
 
-for _command in (run, replay, status, login, logout, outbox):
+for _command in (run, replay, backfill, resync, status, login, logout, outbox):
     main.add_command(_command)

@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from indexer import log
+from indexer import backfill, log
+from indexer.backfill import Backfiller
 from indexer.cli.base import (
     ALL,
     CursorType,
@@ -25,8 +26,9 @@ from indexer.cli.base import (
 from indexer.config import PREFIX, ConfigError, Settings
 from indexer.consumer import Consumer, Stats, cursor_checkpoint
 from indexer.lock import daemon_lock
+from indexer.records import Scope
 from indexer.resync import Resyncer
-from indexer.store import cursors, daemon, repos
+from indexer.store import backfills, cursors, daemon, repos
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database, Transaction
 from xrpc.app import create_app
@@ -67,7 +69,7 @@ async def _daemon(settings: Settings, cursor: int | str | None, listener: socket
         await Database.open(settings.db) as db,
         network(settings) as (client, resolver),
     ):
-        start = await _start(db, settings, cursor)
+        start = await _start(db, settings, scope, cursor)
         pds = PdsClient(client)
         sessions = Sessions(db, Vault.open(settings), pds)
         publisher = Publisher(db, sessions, resolver, pds)
@@ -93,6 +95,7 @@ async def _daemon(settings: Settings, cursor: int | str | None, listener: socket
             relay_url=settings.relay,
             relay=settings.relay_host,
         )
+        backfiller = Backfiller(db, client, relay_url=settings.relay, relay=settings.relay_host)
         server = Server(create_app(services, auth))
         _announce(settings, start, cursor)
         try:
@@ -101,6 +104,7 @@ async def _daemon(settings: Settings, cursor: int | str | None, listener: socket
                     tasks.create_task(consumer.run(), name="consumer"),
                     tasks.create_task(publisher.run(), name="publisher"),
                     tasks.create_task(resyncer.run(), name="resyncer"),
+                    tasks.create_task(backfiller.run(), name="backfiller"),
                 ]
                 serving = tasks.create_task(server.serve(sockets=[listener]), name="xrpc")
                 await stop.wait()
@@ -115,9 +119,12 @@ async def _daemon(settings: Settings, cursor: int | str | None, listener: socket
         _log.info("daemon.stopped", cursor=consumer.position and consumer.position.seq)
 
 
-async def _start(db: Database, settings: Settings, cursor: int | str | None) -> int | None:
-    """Return the seq to read on behind, and note that a daemon starts."""
-    stored = await cursors.load(db, settings.relay_host)
+async def _start(
+    db: Database, settings: Settings, scope: Scope, cursor: int | str | None
+) -> int | None:
+    """Return the seq to read on behind, and note that a daemon starts, and what it has missed."""
+    relay = settings.relay_host
+    stored = await cursors.load(db, relay)
     start: int | None
     match cursor:
         case None:
@@ -128,17 +135,28 @@ async def _start(db: Database, settings: Settings, cursor: int | str | None) -> 
             start = cursor
         case _:
             start = None
+    last = await daemon.load(db)
+    is_new_relay = not await backfills.load(db, relay)
     async with db.transaction() as tx:
         await daemon.start(
-            tx,
-            pid=os.getpid(),
-            version=version("rescind"),
-            relay=settings.relay_host,
-            now=unix_ms(),
+            tx, pid=os.getpid(), version=version("rescind"), relay=relay, now=unix_ms()
         )
-        if stored is not None and (start is None or start > stored.seq):
+        await backfill.begin(tx, relay, scope.collections)
+        if stored is None or start is None or start > stored.seq:
+            # The stream goes on behind what was read of it, or nothing was.
             count = await repos.desynchronize_all(tx)
-            _log.warning("stream.skipped", cursor=stored.seq, start=cursor, repos_to_check=count)
+            await backfills.reset(tx, relay)
+        else:
+            count = 0
+    if not count:
+        pass  # nothing was known that could have changed
+    elif stored is not None:
+        _log.warning("stream.skipped", cursor=stored.seq, start=cursor, repos_to_check=count)
+    elif is_new_relay:
+        before = last["relay"] if last else None
+        _log.warning("relay.changed", relay=relay, before=before, repos_to_check=count)
+    else:
+        _log.warning("cursor.missing", relay=relay, repos_to_check=count)
     return start
 
 

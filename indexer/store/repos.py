@@ -29,6 +29,10 @@ _COLUMNS = """
 """
 
 
+# `:now` as hosts write it: times of frames are compared as text.
+_TIME = "strftime('%Y-%m-%dT%H:%M:%fZ', :now / 1000.0, 'unixepoch')"
+
+
 async def load(db: Reader, dids: Iterable[str]) -> dict[str, Repo]:
     """Return those of the DIDs that are tracked."""
     rows = await db.all(
@@ -89,14 +93,18 @@ async def count_by_state(db: Reader) -> dict[str, int]:
     return {row["state"]: row["count"] for row in rows}
 
 
-async def track(tx: Transaction, dids: Iterable[str]) -> int:
-    """Track these repos, to be fetched whole; return how many were new."""
+async def track(tx: Transaction, dids: Iterable[str], now: int | None = None) -> int:
+    """Track these repos, to be fetched whole; return how many were new.
+
+    Their hosts will be asked from `now` on (Unix ms): what a frame from before says of an account
+    is outdated then.
+    """
     return await tx.execute(
-        """
-        insert into repos (did) select value from json_each(:dids) where true
+        f"""
+        insert into repos (did, hosting_time) select value, {_TIME} from json_each(:dids) where true
         on conflict (did) do nothing
-        """,
-        {"dids": json_list(dids)},
+        """,  # noqa: S608
+        {"dids": json_list(dids), "now": now},
     )
 
 
@@ -114,10 +122,15 @@ async def due_resyncs(db: Reader, now: int, limit: int) -> list[str]:
 
 
 async def claim_resync(tx: Transaction, did: str, until: int) -> int:
-    """Take a repo up until `until` (Unix ms); return which attempt this is."""
+    """Take a repo up until `until` (Unix ms); return which attempt this is.
+
+    It is `pending` then. If it is not any more when its copy has come, something was missed since
+    that may not be in there.
+    """
     rows = await tx.all(
         """
-        update repos set resync_due_at = :until, resync_attempts = resync_attempts + 1
+        update repos set sync = 'pending', resync_due_at = :until,
+                         resync_attempts = resync_attempts + 1
         where did = :did returning resync_attempts
         """,
         {"did": did, "until": until},
@@ -127,19 +140,29 @@ async def claim_resync(tx: Transaction, did: str, until: int) -> int:
 
 async def put_off_resync(tx: Transaction, did: str, error: str, retry_at: int) -> None:
     await tx.execute(
-        "update repos set resync_due_at = :retry_at, resync_error = :error where did = :did",
+        """
+        update repos set
+            sync = case when sync = 'pending' and whole_rev is not null then 'desynchronized'
+                        else sync end,
+            resync_due_at = :retry_at, resync_error = :error
+        where did = :did
+        """,
         {"did": did, "error": error, "retry_at": retry_at},
     )
 
 
-async def end_resync(tx: Transaction, did: str) -> None:
-    """The repo is whole, or not served any more: forget what was tried."""
+async def end_resync(tx: Transaction, did: str, *, again: bool = False) -> None:
+    """The repo was fetched, or is not served any more: forget what was tried.
+
+    With `again` it is to be fetched once more.
+    """
     await tx.execute(
         """
-        update repos set resync_due_at = 0, resync_attempts = 0, resync_error = null
+        update repos set sync = case when :again then 'desynchronized' else sync end,
+                         resync_due_at = 0, resync_attempts = 0, resync_error = null
         where did = :did
         """,
-        {"did": did},
+        {"did": did, "again": again},
     )
 
 
@@ -150,17 +173,90 @@ async def release_resyncs(tx: Transaction, now: int) -> None:
     )
 
 
-async def ask_resync(tx: Transaction, did: str) -> None:
-    """Have a repo fetched whole now, whatever is known of it; track it if it is not."""
+async def ask_resync(tx: Transaction, did: str, now: int | None = None) -> None:
+    """Have a repo fetched whole, whatever is known of it; track it if it is not (see `track`)."""
     await tx.execute(
-        """
-        insert into repos (did, sync) values (:did, 'pending')
+        f"""
+        insert into repos (did, hosting_time) values (:did, {_TIME})
         on conflict (did) do update set
             sync = case sync when 'synchronized' then 'desynchronized' else sync end,
-            whole_rev = null, resync_due_at = 0, resync_attempts = 0
+            whole_rev = null, resync_due_at = 0, resync_attempts = 0, resync_error = null
+        """,  # noqa: S608
+        {"did": did, "now": now},
+    )
+
+
+async def refetch_all(tx: Transaction) -> None:
+    """Have every repo fetched whole again, whatever is known of it."""
+    await tx.execute(
+        """
+        update repos set
+            sync = case sync when 'synchronized' then 'desynchronized' else sync end,
+            whole_rev = null
+        where hosting <> 'deleted'
+        """
+    )
+
+
+async def retry_resyncs(tx: Transaction) -> None:
+    """Have the repos that are not whole fetched now, as if none had been tried."""
+    await tx.execute(
+        """
+        update repos set resync_due_at = 0, resync_attempts = 0, resync_error = null
+        where sync <> 'synchronized'
+        """
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Resync:
+    """How the fetching of a repo stands."""
+
+    did: str
+    sync: str
+    hosting: str
+    rev: str | None
+    attempts: int
+    due_at: int  # Unix ms; of the next attempt
+    error: str | None  # of the last attempt
+
+
+async def resync(db: Reader, did: str) -> Resync | None:
+    """Return how the fetching of a repo stands; None if it is not tracked."""
+    row = await db.one(
+        """
+        select did, sync, hosting, rev, resync_attempts, resync_due_at, resync_error
+        from repos where did = :did
         """,
         {"did": did},
     )
+    return Resync(*row) if row else None
+
+
+async def count_resyncs(
+    db: Reader, dids: Iterable[str] | None, retries: int
+) -> tuple[int, int, int]:
+    """Count, of these repos or all, those that are whole, that failed, and that are to be fetched.
+
+    Failed is one that did so at least once, and then `retries` times more. A repo that is not
+    served is none of the three.
+    """
+    row = await db.one(
+        """
+        with wanted as (
+            select sync = 'synchronized' as whole,
+                   resync_error is not null and resync_attempts > :retries as failed
+            from repos where hosting = 'active'
+                and (:dids is null or did in (select value from json_each(:dids)))
+        )
+        select coalesce(sum(whole), 0) as whole,
+               coalesce(sum(failed and not whole), 0) as failed,
+               coalesce(sum(not failed and not whole), 0) as waiting
+        from wanted
+        """,
+        {"dids": None if dids is None else json_list(dids), "retries": retries},
+    )
+    return (row["whole"], row["failed"], row["waiting"]) if row else (0, 0, 0)
 
 
 async def resync_queue(db: Reader, now: int) -> dict[str, int]:
@@ -177,12 +273,11 @@ async def resync_queue(db: Reader, now: int) -> dict[str, int]:
 
 
 async def mark_whole(tx: Transaction, did: str, rev: str) -> None:
-    """The repo's host has nothing newer than `rev`, up to which all is known here."""
+    """The repo's host had nothing newer than `rev`, up to which all was known here."""
     await tx.execute(
         """
-        update repos set sync = 'synchronized', resync_due_at = 0, resync_attempts = 0,
-                         resync_error = null
-        where did = :did and rev = :rev and whole_rev = :rev
+        update repos set sync = 'synchronized'
+        where did = :did and sync = 'pending' and rev >= :rev and whole_rev = rev
         """,
         {"did": did, "rev": rev},
     )

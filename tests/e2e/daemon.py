@@ -194,11 +194,12 @@ class Daemon:
         return await eventually(find, within, f"{sql} {parameters}")
 
     async def settles(self, within: float = 30.0) -> None:
-        """Wait until every repo that is served is whole."""
+        """Wait until every repo is found, and each that is served is whole."""
         await self.sees(
             """
-            select 1 where not exists (
-                select 1 from repos where sync <> 'synchronized' and hosting = 'active')
+            select 1 where not exists (select 1 from backfills where done_at is null)
+                and not exists (
+                    select 1 from repos where sync <> 'synchronized' and hosting = 'active')
             """,
             within=within,
         )

@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime
+import errno
 import gzip
 import ipaddress
 import json
@@ -10,6 +11,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from io import BytesIO
 from pathlib import Path
 
 import httpx
@@ -23,7 +25,10 @@ from hypothesis import strategies as st
 
 from indexer import net
 from indexer.net import (
+    Answer,
+    DiskError,
     FetchError,
+    download,
     fetch,
     fetch_json,
     guarded_client,
@@ -528,6 +533,136 @@ async def test_a_closed_port_and_an_unknown_name_are_unreachable(local: httpx.As
         assert await reason_of(fetch(local, url, max_bytes=9, deadline=5)) == "unreachable"
     reason = await reason_of(fetch(local, "http://a..b/", max_bytes=9, deadline=5))
     assert reason == "unreachable"
+
+
+async def save(
+    client: httpx.AsyncClient,
+    url: str,
+    sink: BytesIO,
+    *,
+    max_bytes: int = 1_000_000,
+    deadline: float = 5,
+    slowest: float = 1,
+) -> Answer | None:
+    return await download(
+        client, url, sink, max_bytes=max_bytes, deadline=deadline, slowest=slowest
+    )
+
+
+async def test_a_download_is_written_to_its_file_also_behind_a_redirect(
+    local: httpx.AsyncClient,
+) -> None:
+    async def reply(path: str, writer: asyncio.StreamWriter) -> None:
+        writer.write(http(b"x" * 300_000) if path == "/there" else redirect("/there"))
+
+    async with hosting(reply) as host:
+        sink = BytesIO()
+        assert await save(local, host.url, sink) is None
+        assert sink.getvalue() == b"x" * 300_000
+
+
+@pytest.mark.parametrize("status", ["400 Bad", "404 No", "429 Slow", "500 Oops", "206 Part"])
+async def test_another_answer_than_200_is_returned_and_nothing_is_written(
+    local: httpx.AsyncClient, status: str
+) -> None:
+    body = b'{"error":"RepoNotFound"}'
+    async with hosting(constant(http(body, status, "Retry-After: 3"))) as host:
+        sink = BytesIO()
+        answer = await save(local, host.url, sink)
+        assert answer is not None
+        assert (answer.status, answer.body) == (int(status[:3]), {"error": "RepoNotFound"})
+        assert answer.headers["retry-after"] == "3"
+        assert sink.getvalue() == b""
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"\xff\xfe", b'{"a":1,"a":2}'])
+async def test_an_answer_that_refuses_without_json_has_no_body(
+    local: httpx.AsyncClient, body: bytes
+) -> None:
+    async with hosting(constant(http(body, "503 Down"))) as host:
+        answer = await save(local, host.url, BytesIO())
+        assert answer is not None
+        assert (answer.status, answer.body) == (503, None)
+
+
+async def test_an_endless_download_is_left_at_the_limit_whatever_its_status(
+    local: httpx.AsyncClient,
+) -> None:
+    async def reply(path: str, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 %s X\r\n\r\n" % path[1:].encode())
+        for _ in range(1_000):
+            writer.write(b"x" * 65_536)
+            await writer.drain()
+
+    async with hosting(reply) as host:
+        sink = BytesIO()
+        assert await reason_of(save(local, host.url + "/200", sink, max_bytes=99_999)) == (
+            "too_large"
+        )
+        assert len(sink.getvalue()) < 999_999
+        assert await reason_of(save(local, host.url + "/500", BytesIO())) == "too_large"
+
+
+@pytest.mark.parametrize("head", ["Content-Length: 99", "Transfer-Encoding: chunked"])
+async def test_a_download_that_breaks_off_is_an_error(local: httpx.AsyncClient, head: str) -> None:
+    async def reply(_path: str, writer: asyncio.StreamWriter) -> None:
+        writer.write(f"HTTP/1.1 200 OK\r\n{head}\r\n\r\n5\r\nhello\r\n".encode())
+        await writer.drain()
+        writer.close()
+
+    async with hosting(reply) as host:
+        assert await reason_of(save(local, host.url, BytesIO())) == "unreachable"
+
+
+def dripping(size: int, pause: float) -> Reply:
+    async def reply(_path: str, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n")
+        for _ in range(10_000 // size):
+            writer.write(b"x" * size)
+            await writer.drain()
+            await asyncio.sleep(pause)
+
+    return reply
+
+
+async def test_a_host_that_drips_is_left_long_before_the_deadline(
+    local: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(net, "STEP_TIMEOUT", 0.2)
+    async with hosting(dripping(10, 0.01)) as host:  # at most 1,000 bytes a second
+        started = time.monotonic()
+        reason = await reason_of(save(local, host.url, BytesIO(), slowest=5_000))
+        assert reason == "timeout"
+        assert time.monotonic() - started < 1.5
+
+
+async def test_a_slow_download_that_is_fast_enough_goes_on_to_its_end(
+    local: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(net, "STEP_TIMEOUT", 0.1)
+    async with hosting(dripping(500, 0.02)) as host:
+        sink = BytesIO()
+        assert await save(local, host.url, sink, slowest=1_000) is None
+        assert len(sink.getvalue()) == 10_000
+
+
+async def test_a_download_ends_at_its_deadline(local: httpx.AsyncClient) -> None:
+    async with hosting(dripping(10, 0.01)) as host:
+        started = time.monotonic()
+        assert await reason_of(save(local, host.url, BytesIO(), deadline=0.3)) == "timeout"
+        assert time.monotonic() - started < 1.5
+
+
+async def test_a_disk_that_is_full_is_our_fault_and_not_the_hosts(
+    local: httpx.AsyncClient,
+) -> None:
+    class FullDisk(BytesIO):
+        def write(self, *_: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with hosting(constant(http(b"hello"))) as host:
+        with pytest.raises(DiskError, match="No space left"):
+            await save(local, host.url, FullDisk())
 
 
 async def test_a_cancelled_request_is_cancelled_and_leaves_the_client_usable(

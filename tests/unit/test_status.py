@@ -10,9 +10,9 @@ import pytest
 from indexer import status
 from indexer.events import Account
 from indexer.lock import daemon_lock
-from indexer.store import cursors, daemon, outbox
+from indexer.store import backfills, cursors, daemon, outbox, repos
 from indexer.store.cursors import Cursor
-from tests.unit.world import ALICE, BOB, World, make_world
+from tests.unit.world import ALICE, BOB, CAROL, INVITE, SPACE, World, make_world
 
 HASH = "ab" * 32
 RELAY = "relay.test"
@@ -50,6 +50,8 @@ async def test_an_empty_database_has_a_status_too(world: World) -> None:
         "records": nothing,
         "tombstones": nothing,
         "repos": {},
+        "resync": {"due": 0, "failing": 0},
+        "backfill": {},
         "outbox": dict.fromkeys(outbox.STATES, 0),
         "sessions": [],
         "skipped": {},
@@ -58,6 +60,7 @@ async def test_an_empty_database_has_a_status_too(world: World) -> None:
     text = status.render(found)
     assert "not running" in text
     assert "none yet" in text
+    assert "backfill    not begun" in text
     assert "session     none" in text
 
 
@@ -106,6 +109,53 @@ async def test_tombstones_outbox_sessions_and_counters_are_counted(world: World)
     assert f"session     {ALICE} (alice.test): works" in text
     assert "pending 2" in text
     assert "bad_block 3" in text
+
+
+async def test_repos_that_wait_to_be_fetched_are_counted_and_those_that_fail(
+    world: World,
+) -> None:
+    async with world.db.transaction() as tx:
+        await repos.track(tx, [ALICE, BOB, CAROL])
+        await repos.claim_resync(tx, BOB, world.now + 1)
+        await repos.put_off_resync(tx, BOB, "unreachable", world.now + 1)
+        # Nobody serves it: it waits for no one.
+        await tx.execute(
+            "update repos set hosting = 'deactivated' where did = :did", {"did": CAROL}
+        )
+
+    found = await gather(world)
+    assert found["resync"] == {"due": 1, "failing": 1}
+    assert "resync      1 due now, 1 failing" in status.render(found)
+
+    async with world.db.transaction() as tx:
+        await tx.execute("update repos set sync = 'synchronized'")
+    assert (await gather(world))["resync"] == {"due": 0, "failing": 0}
+
+
+async def test_the_search_for_repos_is_shown_by_collection(world: World) -> None:
+    async with world.db.transaction() as tx:
+        await backfills.begin(tx, RELAY, [INVITE, SPACE])
+        await backfills.begin(tx, "other.test", [INVITE, SPACE])
+        [_, search] = await backfills.load(tx, RELAY)
+        await backfills.advance(tx, RELAY, search, None, 12, world.now)
+
+    found = await gather(world)
+
+    assert found["backfill"] == {
+        SPACE: {"found": 0, "done": False},
+        INVITE: {"found": 12, "done": True},
+    }
+    text = status.render(found)
+    assert f"backfill    {SPACE}: 0 found, under way\n" in text
+    assert f"backfill    {INVITE}: 12 found, done\n" in text
+
+    async with world.db.transaction() as tx:
+        await backfills.search_all(tx, RELAY)
+    found = await gather(world)
+    assert found["backfill"]["*"] == {"found": 0, "done": False}
+    text = status.render(found)
+    assert "backfill    all repos: 0 found, under way\n" in text
+    assert text.count("backfill") == 1  # it stands for all
 
 
 async def test_a_refused_session_says_what_to_do(world: World) -> None:

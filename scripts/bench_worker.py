@@ -1,0 +1,199 @@
+"""One thing that is measured, in a process of its own: what it took, as JSON on its last line.
+
+python -m scripts.bench_worker prove DIRECTORY
+python -m scripts.bench_worker index DIRECTORY URL DATABASE
+python -m scripts.bench_worker resync DIRECTORY DATABASE
+"""
+
+import asyncio
+import json
+import re
+import resource
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from indexer import log
+from indexer.consumer import Consumer, cursor_checkpoint
+from indexer.decode import decode
+from indexer.events import Commit, VerifiedCommit
+from indexer.identity import IdentityResolver
+from indexer.projection import Projection
+from indexer.prove import Prover
+from indexer.repo import read_repo
+from indexer.store import cursors, invites, repos, spaces, verifications
+from indexer.store.cursors import Cursor
+from indexer.store.db import Database, Transaction
+from indexer.verify import verify_commit
+from scripts.bench_corpus import Corpus, load
+from tests.unit.frames import SCOPE
+
+RELAY = "bench"
+
+
+class Clock:
+    """Wall time and CPU time of this process, with all of its threads, since it was made."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def took(self) -> dict[str, float]:
+        wall, cpu = time.perf_counter(), time.process_time()
+        return {"seconds": wall - self._wall, "cpu": cpu - self._cpu}
+
+
+def prove(corpus: Corpus) -> dict[str, float]:
+    """Decode and prove each commit, with keys that are at hand, and do nothing with it."""
+    frames = corpus.frames()
+    keys = {repo.did: repo.key for repo in corpus.repos}
+    tracked, is_ours = set(keys), SCOPE.collections.__contains__
+    now = int(time.time() * 1000)
+    clock = Clock()
+    proven = 0
+    for frame in frames:
+        event = decode(frame, SCOPE.collections, tracked)
+        assert isinstance(event, Commit)
+        proven += isinstance(verify_commit(event, is_ours, keys[event.repo], now), VerifiedCommit)
+    took = clock.took()
+    assert proven == len(frames), f"{len(frames) - proven} commits are not proven"
+    return took
+
+
+async def index(corpus: Corpus, url: str, file: Path) -> dict[str, float]:
+    """Read the stream into a database as the daemon does, from the socket to the disk."""
+    client = httpx.AsyncClient(transport=_plc(corpus))
+    async with (
+        client,
+        aclosing(IdentityResolver("http://plc", client)) as resolver,
+        await Database.open(file) as db,
+    ):
+        async with db.transaction() as tx:
+            await repos.save(tx, [_whole(repo.did, repo.rev, repo.data) for repo in corpus.repos])
+        prover = Prover(resolver, SCOPE.collections.__contains__)
+        await prover.learn(repo.did for repo in corpus.repos)
+        is_reached = asyncio.Event()
+        consumer = Consumer(
+            db,
+            SCOPE,
+            prover,
+            relay_url=url,
+            relay=RELAY,
+            start=0,
+            checkpoint=_telling(cursor_checkpoint(RELAY), corpus.commits, is_reached.set),
+        )
+        clock = Clock()
+        consuming = asyncio.create_task(consumer.run())
+        reaching = asyncio.create_task(is_reached.wait())
+        await asyncio.wait({consuming, reaching}, return_when=asyncio.FIRST_COMPLETED)
+        async with db.transaction():  # its turn comes when the last batch is on the disk
+            took = clock.took()
+        assert not consuming.done(), consuming.exception()
+        consuming.cancel()
+        await asyncio.gather(consuming, return_exceptions=True)
+        await _check(db, corpus)
+    return took
+
+
+async def resync(corpus: Corpus, file: Path) -> dict[str, float]:
+    """Make a repo whole from its CAR: prove it, and bring the database in line with it."""
+    did, key = corpus.whole.did, corpus.whole.key
+    async with await Database.open(file) as db:
+        async with db.transaction() as tx:
+            await repos.track(tx, [did])
+        projection = Projection(SCOPE, RELAY)
+        clock = Clock()
+        contents = await asyncio.to_thread(read_repo, corpus.car, did, key, SCOPE.collections)
+        async with db.transaction() as tx:
+            is_whole, rejected = await projection.reconcile(tx, contents, int(time.time() * 1000))
+        took = clock.took()
+        assert is_whole
+        assert not rejected
+        assert await verifications.count_live(db) == len(contents.records) > 0
+    return {**took, "peak": memory()}
+
+
+def memory() -> int:
+    """Return the most bytes of memory that this process has had at once, mapped files included."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+    # Not `ru_maxrss`, which on Linux begins at what the parent had.
+    found = re.search(r"^VmHWM:\s*(\d+) kB$", status.read_text(), re.MULTILINE)
+    assert found
+    return int(found[1]) * 1024
+
+
+def _plc(corpus: Corpus) -> httpx.MockTransport:
+    """Return a PLC directory that answers from memory."""
+    keys = {repo.did: repo.key for repo in corpus.repos}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        did = request.url.path.removeprefix("/")
+        method = {
+            "id": f"{did}#atproto",
+            "type": "Multikey",
+            "controller": did,
+            "publicKeyMultibase": keys[did].removeprefix("did:key:"),
+        }
+        document = json.dumps({"id": did, "verificationMethod": [method]})
+        return httpx.Response(200, content=_stream(document.encode()))
+
+    return httpx.MockTransport(answer)
+
+
+async def _stream(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
+def _telling(
+    checkpoint: Callable[..., Any], last: int, tell: Callable[[], None]
+) -> Callable[..., Any]:
+    async def save(tx: Transaction, position: Cursor | None) -> None:
+        await checkpoint(tx, position)
+        if position is not None and position.seq == last:
+            tell()
+
+    return save
+
+
+def _whole(did: str, rev: str, data: str) -> repos.Repo:
+    return replace(
+        repos.Repo(did), rev=rev, data=data, sync="synchronized", whole_rev=rev, stretch=rev
+    )
+
+
+async def _check(db: Database, corpus: Corpus) -> None:
+    """Each commit has its row, and no repo is out of step."""
+    cursor = await cursors.load(db, RELAY)
+    assert cursor is not None
+    assert cursor.seq == corpus.commits
+    assert await repos.count_by_state(db) == {"synchronized": len(corpus.repos)}
+    live = [await kind.count_live(db) for kind in (spaces, invites, verifications)]
+    assert sum(live) == corpus.commits, f"{live} records of {corpus.commits} commits"
+
+
+def main() -> None:
+    log.configure("warning", "json")
+    what, directory, *rest = sys.argv[1:]
+    corpus = load(Path(directory))
+    match what, rest:
+        case "prove", []:
+            took = prove(corpus)
+        case "index", [url, file]:
+            took = asyncio.run(index(corpus, url, Path(file)))
+        case "resync", [file]:
+            took = asyncio.run(resync(corpus, Path(file)))
+        case _:
+            sys.exit(__doc__)
+    print(json.dumps(took))
+
+
+if __name__ == "__main__":
+    main()

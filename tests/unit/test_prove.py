@@ -1,0 +1,285 @@
+"""Events are proven with the keys that DIDs name now, and no stranger's DID holds them up."""
+
+import asyncio
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from indexer import identity, prove
+from indexer.decode import decode
+from indexer.events import Commit, Rejected, Sync, VerifiedCommit, VerifiedSync
+from indexer.identity import FAILURE, FRESH, REFRESH_PAUSE
+from indexer.prove import Prover
+from tests.unit.frames import ALICE, BOB, COLLECTIONS, NOW, VERIFICATION, frame, verification
+from tests.unit.keys import Key, document
+from tests.unit.owner import Owner
+from tests.unit.test_identity import Network, network
+
+__all__ = ["network"]  # a fixture
+
+CHECK = f"{VERIFICATION}/3k"
+OLD, NEW = Key.k256(), Key.p256()
+
+
+@pytest.fixture
+def prover(network: Network) -> Prover:
+    return make(network)
+
+
+def make(network: Network, **options: Any) -> Prover:
+    return Prover(network.resolver, COLLECTIONS.__contains__, **options)
+
+
+def sync_of(owner: Owner) -> Sync:
+    event = decode(frame("#sync", owner.sync_body(9)), (), {owner.did})
+    assert isinstance(event, Sync)
+    return event
+
+
+def flipped(event: Commit) -> Commit:
+    """Return a commit that was spoilt on its way."""
+    middle = len(event.blocks) // 2
+    broken = bytes((event.blocks[middle] ^ 1,))
+    return replace(event, blocks=event.blocks[:middle] + broken + event.blocks[middle + 1 :])
+
+
+async def reason_of(prover: Prover, event: Commit | Sync) -> str:
+    change = await prover.prove(event, NOW)
+    assert isinstance(change, Rejected)
+    return change.reason
+
+
+async def test_what_the_owners_key_signed_is_proven_and_the_did_is_asked_for_once(
+    network: Network, prover: Prover
+) -> None:
+    owner = Owner(key=OLD)
+    network.plc.documents[ALICE] = document(ALICE, OLD)
+    for _ in range(3):
+        event = owner.said({CHECK: verification()})
+        assert isinstance(await prover.prove(event, NOW), VerifiedCommit)
+    assert isinstance(await prover.prove(sync_of(owner), NOW), VerifiedSync)
+    assert network.asked == 1
+
+
+@pytest.mark.parametrize("kind", [Commit, Sync])
+async def test_a_key_rotation_is_survived_with_one_refresh(
+    network: Network, prover: Prover, kind: type
+) -> None:
+    owner = Owner(key=OLD)
+    network.plc.documents[ALICE] = document(ALICE, OLD)
+    assert isinstance(await prover.prove(owner.said({CHECK: verification()}), NOW), VerifiedCommit)
+
+    owner.key = NEW
+    network.plc.documents[ALICE] = document(ALICE, NEW)
+    for _ in range(3):
+        event = owner.said({CHECK: verification()})
+        change = await prover.prove(event if kind is Commit else sync_of(owner), NOW)
+        assert isinstance(change, VerifiedCommit | VerifiedSync)
+    assert network.asked == 2
+
+
+async def test_after_a_rotation_the_old_key_proves_nothing_any_more(
+    network: Network, prover: Prover
+) -> None:
+    owner = Owner(key=NEW)
+    network.plc.documents[ALICE] = document(ALICE, NEW)
+    assert isinstance(await prover.prove(owner.said({CHECK: verification()}), NOW), VerifiedCommit)
+    owner.key = OLD
+    assert await reason_of(prover, owner.said({CHECK: None})) == "bad_signature"
+
+
+async def test_a_wrong_key_is_rejected_after_one_refresh_and_no_more_for_a_while(
+    network: Network, prover: Prover
+) -> None:
+    owner = Owner(key=NEW)
+    network.plc.documents[ALICE] = document(ALICE, OLD)
+    for _ in range(10):
+        assert await reason_of(prover, owner.said({CHECK: verification()})) == "bad_signature"
+    assert await reason_of(prover, sync_of(owner)) == "bad_signature"
+    assert network.asked == 2  # once, and once more
+
+    network.clock.now += REFRESH_PAUSE
+    assert await reason_of(prover, owner.said({CHECK: verification()})) == "bad_signature"
+    assert network.asked == 3
+
+
+async def test_what_is_wrong_in_another_way_asks_for_no_key_again(
+    network: Network, prover: Prover
+) -> None:
+    owner = Owner(key=OLD)
+    network.plc.documents[ALICE] = document(ALICE, OLD)
+    spoilt = flipped(owner.said({CHECK: verification()}))
+    assert await reason_of(prover, spoilt) in ("bad_block", "bad_car")
+    assert network.asked == 1
+
+
+async def test_a_did_that_cant_be_resolved_gives_no_key_and_is_not_asked_for_again_at_once(
+    network: Network, prover: Prover
+) -> None:
+    owner = Owner(key=OLD)
+    for _ in range(5):
+        assert await reason_of(prover, owner.said({CHECK: verification()})) == "no_key"
+    assert network.asked == 1
+
+    network.clock.now += FAILURE
+    network.plc.documents[ALICE] = document(ALICE, OLD)
+    event = owner.said({CHECK: verification()})
+    assert isinstance(await prover.prove(event, NOW), VerifiedCommit)
+
+
+async def test_a_did_that_names_no_key_gives_no_key(network: Network, prover: Prover) -> None:
+    network.plc.documents[ALICE] = document(ALICE, None)
+    assert await reason_of(prover, Owner().said({CHECK: verification()})) == "no_key"
+
+
+async def test_a_did_that_is_gone_when_it_is_asked_for_again_gives_no_key(
+    network: Network, prover: Prover
+) -> None:
+    owner = Owner(key=NEW)
+    network.plc.documents[ALICE] = document(ALICE, OLD)
+    await prover.learn([ALICE])
+    del network.plc.documents[ALICE]
+    assert await reason_of(prover, owner.said({CHECK: verification()})) == "no_key"
+
+
+async def test_while_the_directory_is_down_known_keys_go_on_proving(
+    network: Network, prover: Prover
+) -> None:
+    owner = Owner(key=OLD)
+    network.plc.documents[ALICE] = document(ALICE, OLD)
+    await prover.learn([ALICE])
+    network.plc.documents[ALICE] = b"HTTP/1.1 503 Down\r\nContent-Length: 0\r\n\r\n"
+    network.clock.now += FRESH
+    event = owner.said({CHECK: verification()})
+    assert isinstance(await prover.prove(event, NOW), VerifiedCommit)
+    owner.key = NEW
+    assert await reason_of(prover, owner.said({CHECK: None})) == "bad_signature"
+
+
+async def test_commits_of_the_old_form_are_refused_if_that_is_wanted(network: Network) -> None:
+    owner = Owner(key=OLD)
+    network.plc.documents[ALICE] = document(ALICE, OLD)
+    first = replace(owner.said({CHECK: verification()}), prev_data=None)
+    later = owner.said({CHECK: verification(displayName="Caroline")})
+    old_form = replace(later, prev_data=None, ops=tuple(replace(op, prev=None) for op in later.ops))
+
+    lenient, strict = make(network), make(network, refuse_old_form=True)
+
+    for event in (first, later, old_form):
+        assert isinstance(await lenient.prove(event, NOW), VerifiedCommit)
+    assert isinstance(await strict.prove(first, NOW), VerifiedCommit)  # a repo's first has none
+    assert isinstance(await strict.prove(later, NOW), VerifiedCommit)
+    assert isinstance(await strict.prove(sync_of(owner), NOW), VerifiedSync)
+    change = await strict.prove(old_form, NOW)
+    assert change == Rejected(old_form.seq, old_form.time, "old_form", ALICE, old_form.rev)
+
+
+async def test_a_rev_in_the_future_is_rejected_before_anybody_is_asked(
+    network: Network, prover: Prover
+) -> None:
+    event = Owner().said({CHECK: verification()})
+    change = await prover.prove(event, NOW - 2 * 3_600_000)
+    assert isinstance(change, Rejected)
+    assert change.reason == "future_rev"
+
+
+async def test_dids_are_learnt_side_by_side(network: Network, prover: Prover) -> None:
+    dids = [f"did:plc:{'a' * 22}{a}{b}" for a in "abcd" for b in "abcde"]
+    for did in dids:
+        network.plc.documents[did] = document(did, OLD)
+    network.plc.open.clear()
+
+    learning = asyncio.create_task(prover.learn(dids * 2))
+    async with asyncio.timeout(5):
+        while network.asked < len(dids):
+            await asyncio.sleep(0.01)
+    network.plc.open.set()
+    await learning
+
+    assert network.asked == len(dids)
+    owner = Owner(dids[7], OLD)
+    assert isinstance(await prover.prove(owner.said({CHECK: verification()}), NOW), VerifiedCommit)
+    assert network.asked == len(dids)
+
+
+HOSTILE = [
+    "",
+    "did:",
+    "did:plc:",
+    "did:plc:../../admin",
+    "did:plc:" + "A" * 24,
+    "did:web:",
+    "did:web:localhost%3A99999",
+    "did:web:127.0.0.1",
+    "did:web:nobody.invalid",
+    "did:web:" + "a." * 1_000 + "com",
+    "did:key:" + OLD.multikey,
+    "did:example:\ud800",
+    "did:web:xn--a.com",
+    "not a DID\x00",
+    "did:plc:" + "a" * 10_000,
+]
+
+
+async def test_hostile_dids_do_not_stop_it(network: Network, prover: Prover) -> None:
+    network.plc.documents[BOB] = document(BOB, OLD)
+    await prover.learn([*HOSTILE, BOB])
+    event = Owner(key=OLD).said({CHECK: verification()})
+    for did in HOSTILE:
+        assert await reason_of(prover, replace(event, repo=did)) in ("no_key", "bad_commit")
+    bobs = Owner(BOB, OLD).said({CHECK: verification()})
+    assert isinstance(await prover.prove(bobs, NOW), VerifiedCommit)
+
+
+async def test_more_unknown_dids_than_may_be_asked_for_at_once_are_rejected_and_no_more(
+    network: Network, prover: Prover, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity, "MAX_ASKING", 5)
+    dids = [f"did:plc:{'c' * 23}{a}" for a in "abcdefghijkl"]
+    for did in dids:
+        network.plc.documents[did] = document(did, OLD)
+    await prover.learn(dids)
+    for did in dids:
+        event = Owner(did, OLD).said({CHECK: verification()})
+        assert isinstance(await prover.prove(event, NOW), VerifiedCommit)
+
+
+async def test_hosts_that_hang_hold_up_a_batch_for_a_while_and_not_for_each_event(
+    network: Network, prover: Prover, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity, "DEADLINE", 0.2)
+    monkeypatch.setattr(prove, "PATIENCE", 0.5)
+    dids = [f"did:plc:{'d' * 23}{a}" for a in "abcdefghijklmnopqrst"]
+    for did in dids:
+        network.plc.documents[did] = document(did, OLD)
+    await prover.learn(dids)
+    network.plc.open.clear()  # from now on each question waits
+
+    started = time.monotonic()
+    for did in dids:
+        event = Owner(did, NEW).said({CHECK: verification()})
+        assert await reason_of(prover, event) == "bad_signature"
+    assert time.monotonic() - started < 2
+
+    # The next batch has patience again.
+    network.plc.open.set()
+    network.clock.now += REFRESH_PAUSE
+    network.plc.documents[dids[-1]] = document(dids[-1], NEW)
+    await prover.learn([])
+    event = Owner(dids[-1], NEW).said({CHECK: verification()})
+    assert isinstance(await prover.prove(event, NOW), VerifiedCommit)
+
+
+async def test_a_cancellation_is_not_swallowed(network: Network, prover: Prover) -> None:
+    network.plc.open.clear()
+    event = Owner(key=OLD).said({CHECK: verification()})
+    for task in (
+        asyncio.create_task(prover.prove(event, NOW)),
+        asyncio.create_task(prover.learn([ALICE, BOB])),
+    ):
+        await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
