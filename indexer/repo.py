@@ -19,11 +19,14 @@ import libipld
 from indexer.car import BadBlock, BadCar, read_header, read_section
 from indexer.decode import CID_PREFIX
 from indexer.mst import EMPTY_ROOT, BadTree, height, read_node
+from indexer.records import MAX_RECORD
 from indexer.syntax import is_record_key
 from indexer.verify import Unproven, prove_commit
 
 MAX_DEPTH = 64  # passes; a tree of a billion records has about 15 layers
-MAX_RECORDS = 1_000_000  # of ours in one repo
+MAX_BLOCKS = 5_000_000  # in one repo: a pass takes about a microsecond for each
+MAX_RECORDS = 200_000  # of ours in one repo, and as many nodes on the way to them
+MAX_HELD = 64_000_000  # bytes of our records in one repo
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,8 @@ class Contents:
     did: str
     rev: str
     data: str  # the MST root, text form
-    records: dict[str, tuple[str, bytes]]  # by path: CID (text form) and block
+    # By path: CID (text form) and block; an empty one stands for one that is too large to be read.
+    records: dict[str, tuple[str, bytes]]
 
 
 class BadRepo(ValueError):
@@ -75,7 +79,9 @@ def _check_all(car: mmap, start: int, root: bytes) -> bytes:
     """Check every block against its CID; return that of the root."""
     found = None
     with memoryview(car) as view:
-        for cid, begin, end in _blocks(car, start):
+        for count, (cid, begin, end) in enumerate(_blocks(car, start), 1):
+            if count > MAX_BLOCKS:
+                raise BadRepo(f"more than {MAX_BLOCKS} blocks")
             if sha256(view[begin:end]).digest() != cid[len(CID_PREFIX) :]:
                 raise BadBlock("a block does not match its CID")
             if cid == root:
@@ -86,7 +92,14 @@ def _check_all(car: mmap, start: int, root: bytes) -> bytes:
 
 
 def _find(car: mmap, start: int, wanted: set[bytes]) -> dict[bytes, bytes]:
-    found = {cid: bytes(car[begin:end]) for cid, begin, end in _blocks(car, start) if cid in wanted}
+    found: dict[bytes, bytes] = {}
+    held = 0
+    for cid, begin, end in _blocks(car, start):
+        if cid in wanted:
+            found[cid] = car[begin:end] if end - begin <= MAX_RECORD else b""
+            held += len(found[cid])
+            if held > MAX_HELD:
+                raise BadRepo(f"more than {MAX_HELD} bytes of records of ours")
     if len(found) < len(wanted):
         raise BadRepo("the CAR lacks a record")
     return found
@@ -116,10 +129,10 @@ def _find_paths(car: mmap, start: int, data: bytes, prefixes: tuple[str, ...]) -
             if place is not None:
                 is_progress = True
                 wanted |= _read(bytes(car[begin:end]), place, ours, paths)
+                if max(len(paths), len(wanted)) > MAX_RECORDS:
+                    raise BadRepo(f"more than {MAX_RECORDS} records of ours")
         if wanted and not is_progress:
             raise BadRepo("the CAR lacks a node of the tree")
-        if len(paths) > MAX_RECORDS:
-            raise BadRepo(f"more than {MAX_RECORDS} records of ours")
     raise BadRepo("the tree is too deep")
 
 

@@ -169,8 +169,8 @@ async def _connect(path: Path) -> aiosqlite.Connection:
     try:
         connection.row_factory = sqlite3.Row
         await _version(connection, path)  # before anything that would change a file not ours
+        await _use_wal(connection)
         for pragma in (
-            "journal_mode = wal",
             "synchronous = full",  # an acknowledged revocation survives a power cut
             "foreign_keys = on",
             f"cache_size = -{CACHE_KIB}",
@@ -181,6 +181,21 @@ async def _connect(path: Path) -> aiosqlite.Connection:
         await connection.close()
         raise
     return connection
+
+
+async def _use_wal(connection: aiosqlite.Connection) -> None:
+    # Unlike other statements the change of mode does not wait for a lock: two processes that
+    # open a new file at once are in each other's way for a moment.
+    deadline = asyncio.get_running_loop().time() + BUSY_TIMEOUT
+    while True:
+        try:
+            await connection.execute("pragma journal_mode = wal")
+        except sqlite3.OperationalError:
+            if asyncio.get_running_loop().time() > deadline:
+                raise
+            await asyncio.sleep(0.02)
+        else:
+            return
 
 
 async def _migrate(connection: aiosqlite.Connection, path: Path) -> None:

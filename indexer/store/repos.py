@@ -135,7 +135,7 @@ async def claim_resync(tx: Transaction, did: str, until: int) -> int:
         """,
         {"did": did, "until": until},
     )
-    return int(rows[0]["resync_attempts"]) if rows else 0
+    return int(rows[0]["resync_attempts"]) if rows else 1
 
 
 async def put_off_resync(tx: Transaction, did: str, error: str, retry_at: int) -> None:

@@ -53,6 +53,10 @@ class Owner(Author):
         assert isinstance(change, VerifiedCommit)
         return change
 
+    def fill(self, records: dict[str, Any]) -> None:
+        """Commit, unseen, more than a frame may hold."""
+        self.commit_body(0, records)
+
     def copy(self) -> Contents:
         """Return what a proven copy of the repo, taken now, holds of ours."""
         assert self.rev

@@ -5,7 +5,7 @@ import itertools
 import json
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from indexer.projection import Desynchronize, Projection
 from indexer.store import backfills, cursors, repos
 from indexer.store import daemon as daemons
 from indexer.store.cursors import Cursor
-from indexer.store.db import Database
+from indexer.store.db import Database, Transaction
 from tests.unit.frames import COLLECTIONS, INVITE, NOW, SCOPE, SPACE, VERIFICATION
 from tests.unit.test_cli import logging_kept
 from tests.unit.test_net import Host, hosting, http
@@ -685,9 +685,9 @@ async def fetching(db: Database, sync: str, error: str | None = None) -> AsyncIt
                     """
                     update repos set sync = :sync, resync_error = :error, resync_attempts = 9,
                                      rev = '3kaaaaaaaaaaa'
-                    where sync <> 'synchronized'
+                    where sync <> 'synchronized' and resync_due_at <= :now
                     """,
-                    {"sync": sync, "error": error},
+                    {"sync": sync, "error": error, "now": NOW},
                 )
                 await tx.execute("update backfills set done_at = 1, found = 1")
             await asyncio.sleep(0.1)
@@ -799,11 +799,23 @@ async def test_a_repo_that_failed_before_is_tried_and_not_just_counted(
     async with fetching(db, "synchronized"):
         found = await rescind(db.path.parent, "backfill")
     assert (found.exit_code, found.stderr) == (0, "The daemon searches again.\n")
+
+
+@pytest.mark.parametrize("ask", [repos.retry_resyncs, lambda tx: repos.ask_resync(tx, did(1))])
+async def test_an_old_failure_is_not_taken_for_one_of_the_attempt_that_is_asked_for(
+    db: Database, ask: Callable[[Transaction], Awaitable[None]]
+) -> None:
     async with db.transaction() as tx:
-        await tx.execute("update repos set sync = 'pending', resync_error = 'old'")
-        await repos.retry_resyncs(tx)
+        await repos.track(tx, [did(1)])
+        await tx.execute("update repos set resync_error = 'old', resync_attempts = 50")
+        await ask(tx)
+        await repos.claim_resync(tx, did(1), NOW)
+    assert await repos.count_resyncs(db, None, 0) == (0, 0, 1)
+    async with db.transaction() as tx:
+        await repos.put_off_resync(tx, did(1), "new", NOW)
+    assert await repos.count_resyncs(db, None, 0) == (0, 1, 0)
     assert await repos.count_resyncs(db, None, 3) == (0, 0, 1)
-    assert await tracked(db) == {did(1)}
+    assert await repos.count_resyncs(db, [did(2)], 0) == (0, 0, 0)
 
 
 async def test_a_backfill_at_a_relay_that_is_down_is_one_line(

@@ -249,27 +249,26 @@ async def test_more_unknown_dids_than_may_be_asked_for_at_once_are_rejected_and_
 async def test_hosts_that_hang_hold_up_a_batch_for_a_while_and_not_for_each_event(
     network: Network, prover: Prover, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(identity, "DEADLINE", 0.2)
-    monkeypatch.setattr(prove, "PATIENCE", 0.5)
-    dids = [f"did:plc:{'d' * 23}{a}" for a in "abcdefghijklmnopqrst"]
+    dids = [f"did:plc:{'d' * 23}{a}" for a in "abcdefghijklmnopqrstuvwxyz"]
     for did in dids:
         network.plc.documents[did] = document(did, OLD)
-    await prover.learn(dids)
-    network.plc.open.clear()  # from now on each question waits
-
-    started = time.monotonic()
-    for did in dids:
-        event = Owner(did, NEW).said({CHECK: verification()})
-        assert await reason_of(prover, event) == "bad_signature"
-    assert time.monotonic() - started < 2
+    events = [Owner(did, NEW).said({CHECK: verification()}) for did in dids]
+    with monkeypatch.context() as patch:
+        patch.setattr(prove, "PATIENCE", 0.5)
+        await prover.learn(dids)
+        network.plc.open.clear()  # from now on each question waits
+        patch.setattr(identity, "DEADLINE", 0.2)
+        started = time.monotonic()
+        for event in events:
+            assert await reason_of(prover, event) == "bad_signature"
+        assert time.monotonic() - started < 3  # and not 26 times 0.2
 
     # The next batch has patience again.
     network.plc.open.set()
     network.clock.now += REFRESH_PAUSE
     network.plc.documents[dids[-1]] = document(dids[-1], NEW)
     await prover.learn([])
-    event = Owner(dids[-1], NEW).said({CHECK: verification()})
-    assert isinstance(await prover.prove(event, NOW), VerifiedCommit)
+    assert isinstance(await prover.prove(events[-1], NOW), VerifiedCommit)
 
 
 async def test_a_cancellation_is_not_swallowed(network: Network, prover: Prover) -> None:
