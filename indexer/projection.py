@@ -370,12 +370,13 @@ def _account(part: Slice, account: Account, relay: str) -> bool:
     status = account.status if account.status in HOSTING else "inactive"
     hosting = "active" if account.active else status if status != "active" else "inactive"
     assert hosting is not None  # noqa: S101
+    if hosting == "active" != repo.hosting:
+        # Back from wherever it was, it may have changed unseen.
+        repo = _doubted(repo)
     part.put_repo(
         replace(
             repo,
             hosting=hosting,
-            # Back from wherever it was, it may have changed unseen.
-            sync="desynchronized" if hosting == "active" != repo.hosting else repo.sync,
             hosting_relay=relay,
             hosting_seq=account.seq,
             hosting_time=account.time,
@@ -394,7 +395,12 @@ def _rejected(part: Slice, rejected: Rejected, relay: str) -> None:
         return
     repo = _repo(part, rejected.did, rejected, relay)
     if rejected.rev is None or repo.rev is None or rejected.rev > repo.rev:
-        part.put_repo(replace(repo, sync="desynchronized"))
+        part.put_repo(_doubted(repo))
+
+
+def _doubted(repo: Repo) -> Repo:
+    """Return the repo's state when commits behind its `rev` may have been missed."""
+    return replace(repo, sync="desynchronized", stretch=repo.rev)
 
 
 def _stone(row: Row, cause: tombstones.Cause, now: int) -> Tombstone:

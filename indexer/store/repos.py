@@ -71,7 +71,9 @@ async def newcomers(db: Reader, after: int) -> tuple[int, list[str]]:
 
 async def desynchronize_all(tx: Transaction) -> int:
     """Mark every repo as to be checked again; return how many that concerned."""
-    return await tx.execute("update repos set sync = 'desynchronized' where hosting <> 'deleted'")
+    return await tx.execute(
+        "update repos set sync = 'desynchronized', stretch = rev where hosting <> 'deleted'"
+    )
 
 
 async def forget_hosting_seqs(tx: Transaction, relay: str) -> None:

@@ -1,10 +1,12 @@
 """What was written before we looked, or while we could not, is found and made right."""
 
 import sqlite3
+from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from tests.e2e.daemon import Daemon
 from tests.e2e.records import (
@@ -92,8 +94,15 @@ async def test_what_was_deleted_while_we_were_away_and_lost_our_cursor_is_gone_h
     await daemon.stop()
 
 
+@pytest_asyncio.fixture(loop_scope="session")
+async def relay(network: LocalNetwork) -> AsyncIterator[HoldingRelay]:
+    relay = await HoldingRelay(network.pds.port).start()
+    yield relay
+    await relay.stop()
+
+
 async def test_at_another_relay_everything_is_checked_and_warned_of_once(
-    network: LocalNetwork, tmp_path: Path
+    network: LocalNetwork, relay: HoldingRelay, tmp_path: Path
 ) -> None:
     alice = await network.pds.create_account(network.handle("alice"))
     directory = tmp_path / "rescind"
@@ -105,7 +114,6 @@ async def test_at_another_relay_everything_is_checked_and_warned_of_once(
     await daemon.stop()
     await alice.delete_record(VERIFICATION, deleted.rpartition("/")[2])
 
-    relay = await HoldingRelay(network.pds.port).start()
     daemon = Daemon.on(network, directory, RELAY=relay.ws_url)
     await daemon.start()
     await daemon.sees("select 1 from tombstones where uri = ?", deleted, within=30)
@@ -116,7 +124,6 @@ async def test_at_another_relay_everything_is_checked_and_warned_of_once(
     await daemon.stop()
     await daemon.start()
     await daemon.stop()
-    await relay.stop()
 
     assert len(daemon.rows("select 1 from verifications where uri = ?", kept)) == 1
     [warning] = [e for e in daemon.logged() if e["event"] == "relay.changed"]

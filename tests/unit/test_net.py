@@ -636,6 +636,24 @@ async def test_a_host_that_drips_is_left_long_before_the_deadline(
         assert time.monotonic() - started < 1.5
 
 
+async def test_a_host_that_begins_fast_and_then_drips_is_left_too(
+    local: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(net, "STEP_TIMEOUT", 0.2)
+
+    async def reply(path: str, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n" + b"x" * 50_000)
+        while True:
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.01)
+
+    async with hosting(reply) as host:
+        started = time.monotonic()
+        assert await reason_of(save(local, host.url, BytesIO(), slowest=5_000)) == "timeout"
+        assert time.monotonic() - started < 1.5
+
+
 async def test_a_slow_download_that_is_fast_enough_goes_on_to_its_end(
     local: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -428,6 +428,31 @@ async def test_with_two_gaps_a_copy_from_between_them_is_not_enough(
     assert await index.rows("verifications") == []
 
 
+@pytest.mark.parametrize("doubt", ["missed", "rejected", "reactivated"])
+async def test_once_it_is_in_doubt_a_copy_from_before_what_is_here_settles_nothing(
+    index: Index, owner: Owner, doubt: str
+) -> None:
+    await index.apply(owner.wrote({GARDEN: space()}))
+    stale = owner.copy()
+    await index.apply(owner.wrote({CHECK: verification()}))
+    current = owner.copy()
+    match doubt:
+        case "missed":
+            await index.apply(Desynchronize())
+        case "rejected":
+            await index.apply(Rejected(50, TIME, "bad_block", ALICE, tid(900)))
+        case "reactivated":
+            await index.apply(Account(50, TIME, ALICE, active=False, status="deactivated"))
+            await index.apply(Account(51, TIME, ALICE, active=True, status=None))
+    assert (await index.repo())["sync"] == "desynchronized"
+
+    assert (await reconcile(index, stale))[0] is False
+    assert (await index.repo())["sync"] == "desynchronized"
+    assert await index.is_live("verifications", owner.uri(CHECK))
+    await index.apply(owner.wrote({ONE: invite(GARDEN_URI)}))
+    assert (await reconcile(index, current))[0] is True
+
+
 async def test_from_the_copy_on_the_chain_goes_on(index: Index, owner: Owner) -> None:
     owner.wrote({GARDEN: space()})
     await reconcile(index, owner.copy())

@@ -77,7 +77,7 @@ async def net(index: Index) -> AsyncIterator[Net]:
 @pytest.fixture
 async def hasty(index: Index, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Net]:
     """A network whose hosts are not waited for long."""
-    monkeypatch.setattr(resync, "FETCH_WITHIN", 1.0)
+    monkeypatch.setattr(resync, "FETCH_WITHIN", 5.0)
     monkeypatch.setattr(resync, "ASK_WITHIN", 0.3)
     monkeypatch.setattr(net_module, "STEP_TIMEOUT", 0.3)
     async with opened_net(index, timeout=0.3) as net:
@@ -275,6 +275,29 @@ async def test_commits_that_come_while_it_is_asked_do_not_make_it_wait(net: Net)
     assert net.pds.calls == {LATEST: 1}
 
 
+async def test_what_is_missed_while_it_is_asked_is_not_taken_for_seen(net: Net) -> None:
+    owner = await whole_and_doubted(net)
+    asked, go_on = asyncio.Event(), asyncio.Event()
+    rev = owner.rev
+
+    async def slow(_host: object, _did: str, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await go_on.wait()
+        writer.write(http(f'{{"rev":"{rev}"}}'.encode()))
+
+    net.pds.faults[LATEST].append(slow)
+    task = asyncio.create_task(net.resyncer.resync(ALICE))
+    await asked.wait()
+    lost = owner.wrote({CHECK: None})
+    await net.index.apply(Rejected(50, TIME, "bad_block", ALICE, lost.rev))
+    go_on.set()
+    await task
+
+    assert await repos.due_resyncs(net.index.db, NOW, 10) == [ALICE]
+    await net.resyncer.resync(ALICE)
+    assert await net.index.rows("verifications") == []
+
+
 # --- what hosts may do ---
 
 
@@ -343,12 +366,20 @@ async def test_a_lie_changes_nothing_and_the_repo_is_fetched_again_later(
 
 
 @pytest.mark.parametrize(
-    "fault",
-    [dripping, endless, hanging, hanging_in_the_middle, refused(429), refused(500), sent(b"x")],
+    ("fault", "error"),
+    [
+        (dripping, "timeout"),
+        (endless, "too_large"),
+        (hanging, "timeout"),
+        (hanging_in_the_middle, "timeout"),
+        (refused(429, "RateLimitExceeded"), "HTTP 429 RateLimitExceeded"),
+        (refused(500), "HTTP 500"),
+        (sent(b"x\r\n\r\n"), "unreachable"),
+    ],
     ids=["drip", "endless", "hang", "hang in the middle", "429", "500", "garbage"],
 )
 async def test_a_host_that_does_not_serve_in_time_is_left_alone_for_a_while(
-    hasty: Net, fault: Fault, monkeypatch: pytest.MonkeyPatch
+    hasty: Net, fault: Fault, error: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resync, "MAX_CAR", 500_000)
     owner = await alice_in(hasty)
@@ -359,7 +390,7 @@ async def test_a_host_that_does_not_serve_in_time_is_left_alone_for_a_while(
     started = time.monotonic()
     await hasty.resyncer.resync(ALICE)
     assert time.monotonic() - started < 3
-    assert (await hasty.repo(ALICE))["resync_error"].startswith(hasty.pds.url)
+    assert (await hasty.repo(ALICE))["resync_error"].strip() == f"{hasty.pds.url}: {error}"
     assert files_beside(hasty.index) == []
     await hasty.track(BOB)
     await hasty.resyncer.resync(BOB)
@@ -550,6 +581,7 @@ async def test_events_that_come_during_the_fetch_are_kept_and_the_repo_is_whole_
 ) -> None:
     owner = await alice_in(net)
     task, gate = await fetching(net)
+    assert len(files_beside(net.index)) == 1  # where there is room
     await net.index.apply(owner.wrote({CHECK: None}))
     await net.index.apply(owner.wrote({ONE: invite(GARDEN_URI, "new")}))
     gate.set()
@@ -619,6 +651,17 @@ async def test_killed_at_any_moment_it_begins_anew_and_loses_nothing(net: Net) -
 
 async def _no_files(net: Net) -> bool:
     return files_beside(net.index) == []
+
+
+async def test_what_a_killed_daemon_had_taken_up_is_fetched_at_once(net: Net) -> None:
+    await alice_in(net)
+    async with net.index.db.transaction() as tx:
+        await repos.claim_resync(tx, ALICE, NOW + 1_800_000)
+    running = asyncio.create_task(net.resyncer.run())
+    await until(lambda: is_indexed(net))
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
 
 
 async def test_what_a_killed_daemon_left_on_the_disk_is_removed(net: Net) -> None:
