@@ -7,7 +7,7 @@ gathered, checks it and writes it together with the position up to which it reac
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -32,13 +32,14 @@ from indexer.records import Scope
 from indexer.store import cursors, repos
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database, Transaction
+from indexer.verify import is_old_form
 
 GATHER = 0.05  # seconds that a batch waits for more: a busy stream is written in few commits
-MAX_BATCH = 1_000  # events
-MAX_BATCH_BYTES = 2_000_000  # of CARs; decoded, the records in them may take 70 times as much
+FAR_AHEAD = 10_000  # seqs that a relay may leave out; beyond it a stretch is lost, or renumbered
 VERIFY_RUN = 64  # events that are checked before others get their turn
 CURSOR_INTERVAL = 0.9  # seconds; with GATHER, the cursor moves at least once a second
 POISON_TRIES = 3  # connections that break at one place before that frame is stepped over
+OUTDATED_CURSOR = "OutdatedCursor"  # an #info: the relay has no longer all behind our cursor
 
 _log = log.get("consumer")
 
@@ -52,10 +53,11 @@ class Stats:
     frames: int
     skipped: Counter[str]
     rejected: Counter[str]
+    noted: Counter[str]  # what was taken, but tells an operator something
 
     @classmethod
     def empty(cls) -> "Stats":
-        return cls(0, Counter(), Counter())
+        return cls(0, Counter(), Counter(), Counter())
 
 
 class Consumer:
@@ -159,7 +161,8 @@ class Consumer:
                     case StreamError():
                         self._fail(event)
                         return
-                    case Info():
+                    case Info(name):
+                        connection.told_of_gap |= name == OUTDATED_CURSOR
                         await inbox.room()
                         inbox.put(event)
                     case _:
@@ -180,15 +183,27 @@ class Consumer:
             self._finished = True
             return False
         position = self.position
-        if position is not None and seq < position.seq:
-            _log.warning("stream.went_back", seq=seq, cursor=position.seq)
-            if not self._is_replay:
-                self._inbox.put(_WENT_BACK)
+        if position is not None and not position.seq <= seq <= position.seq + FAR_AHEAD:
+            if connection.jumped:
+                return False  # it makes no sense: another connection may
+            self._follow(connection, position.seq, seq)
         self.position = Cursor(seq, sent)
         self._inbox.reach(self.position)
         self._poison = 0
         connection.useful = True
         return True
+
+    def _follow(self, connection: Connection, cursor: int, seq: int) -> None:
+        """Go on at a seq that does not continue the stream, and have every repo checked."""
+        if seq > cursor and (connection.told_of_gap or cursor == 0):
+            return  # known already, or the oldest that the relay has was asked for
+        connection.jumped = True
+        if self._is_replay:
+            _log.warning("stream.jumped", seq=seq, cursor=cursor)
+        elif seq < cursor:
+            self._inbox.put(StreamError("WentBack", f"the relay goes on at {seq}, behind {cursor}"))
+        else:
+            self._inbox.put(Info(OUTDATED_CURSOR, f"the relay goes on at {seq}, far from {cursor}"))
 
     def _steps_over(self, error: UndecodableFrame) -> bool:
         """Whether to go on behind an undecodable frame; if not, a new connection may cure it."""
@@ -202,31 +217,27 @@ class Consumer:
         return True
 
     def _fail(self, error: StreamError) -> None:
-        _log.warning(
-            "stream.failed", error=error.name, message=error.message, cursor=self._cursor()
-        )
-        if error.name != "FutureCursor":
-            return  # a new connection goes on where this one ended
-        if self._is_replay:
-            self.error = error
-            self._finished = True
-        else:
+        if error.name == "FutureCursor" and not self._is_replay:
             # Our cursor belongs to another sequence than the one that this relay counts now.
             self._inbox.put(error)
             self.position = None
             self._inbox.reach(None)
+            return
+        _log.warning(
+            "stream.failed", error=error.name, message=error.message, cursor=self._cursor()
+        )
+        if error.name == "FutureCursor":
+            self.error = error
+            self._finished = True
 
     async def _apply_batches(self) -> None:
         while True:
             await self._inbox.filled(CURSOR_INTERVAL)
-            await asyncio.sleep(GATHER)
+            if not self._inbox.is_full:
+                await asyncio.sleep(GATHER)
             is_last_take = self._finished
-            events, position = self._inbox.take()
-            batches = list(_batches(events)) or [[]]
-            for number, batch in enumerate(batches, 1):
-                # A batch that is not the last of its take reaches only to its own last frame.
-                is_last = number == len(batches)
-                await self._apply(batch, position if is_last else _reached(batch) or self._saved)
+            for batch in self._inbox.take():
+                await self._apply(batch.events, batch.position)
             await self._track_newcomers()
             if is_last_take:
                 return
@@ -263,47 +274,28 @@ class Consumer:
                 change = event
             case Identity(did=did):
                 self._forget_identity(did)
-            case Info(name, message):
+            case Info(name, message) if name != OUTDATED_CURSOR or self._is_replay:
                 _log.warning("stream.informed", name=name, message=message)
-                if name == "OutdatedCursor" and not self._is_replay:
-                    change = Desynchronize()
-            case StreamError():
-                change = Desynchronize(renumbered=True)
+            case Info(name, message) | StreamError(name, message):
+                _log.warning(
+                    "stream.broken",
+                    reason=name,
+                    message=message,
+                    action="every tracked repo is checked again",
+                )
+                change = Desynchronize(renumbered=isinstance(event, StreamError))
             case Skipped():
                 pass
         if isinstance(change, Rejected):
             self.stats.rejected[change.reason] += 1
+        elif isinstance(event, Commit) and is_old_form(event):
+            self.stats.noted["old_form"] += 1
         return change
 
     async def _track_newcomers(self) -> None:
         """Learn which repos are tracked since the last look, also by a replay beside us."""
         self._last_repo, dids = await repos.newcomers(self._db, self._last_repo)
         self._tracked.update(dids)
-
-
-# As if the relay had said it: it counts another sequence now, or has lost a part of this one.
-_WENT_BACK = StreamError("WentBack", "the stream went back to a lower seq")
-
-
-def _batches(events: list[Event]) -> Iterator[list[Event]]:
-    """Cut what was taken into what one transaction takes."""
-    batch: list[Event] = []
-    size = 0
-    for event in events:
-        batch.append(event)
-        size += len(event.blocks) if isinstance(event, Commit | Sync) else 0
-        if len(batch) >= MAX_BATCH or size >= MAX_BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def _reached(batch: list[Event]) -> Cursor | None:
-    for event in reversed(batch):
-        if not isinstance(event, Info | StreamError) and event.seq is not None:
-            return Cursor(event.seq, event.time)
-    return None
 
 
 def cursor_checkpoint(relay: str) -> Checkpoint:

@@ -56,7 +56,9 @@ class Connection:
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
         self.received = 0
-        self.useful = False  # set by the reader once a frame has moved its cursor
+        # Set by the reader: a frame has moved its cursor; it was told that a stretch is lost; it
+        # saw a seq that does not continue the stream.
+        self.useful = self.told_of_gap = self.jumped = False
         self.end = "left by the reader"  # why it ended, for the log
         self.oversized = False
 

@@ -1,12 +1,23 @@
 """Where decoded events wait to be applied, together with the position that they reach."""
 
 import asyncio
+from dataclasses import dataclass
 
-from indexer.events import Commit, Event, Sync
+from indexer.events import Commit, Event, Info, StreamError, Sync
 from indexer.store.cursors import Cursor
 
 MAX_WAITING = 4_000  # events in the inbox; beyond it the socket is left unread
 MAX_WAITING_BYTES = 64_000_000  # bytes of CARs in the inbox, likewise
+MAX_BATCH = 1_000  # events
+MAX_BATCH_BYTES = 2_000_000  # of CARs; decoded, the records in them may take 70 times as much
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one transaction applies, and the position that holds once it is."""
+
+    events: list[Event]
+    position: Cursor | None
 
 
 class Inbox:
@@ -16,14 +27,13 @@ class Inbox:
         self._events: list[Event] = []
         self._bytes = 0
         self._position: Cursor | None = None
+        self._taken: Cursor | None = None  # up to here
         self._filled = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
 
     def put(self, event: Event) -> None:
-        """Add an event; await `room` before. The same one right after itself says nothing new."""
-        if self._events and self._events[-1] is event:
-            return
+        """Add an event; await `room` before."""
         self._events.append(event)
         if isinstance(event, Commit | Sync):
             self._bytes += len(event.blocks)
@@ -35,9 +45,13 @@ class Inbox:
         """All events up to this position have been put in, or concern nobody."""
         self._position = position
 
+    @property
+    def is_full(self) -> bool:
+        return not self._room.is_set()
+
     async def room(self) -> None:
         """Wait until there is room: the back-pressure that a fast relay feels."""
-        if not self._room.is_set():
+        if self.is_full:
             await self._room.wait()
 
     async def filled(self, within: float) -> None:
@@ -48,10 +62,25 @@ class Inbox:
         except TimeoutError:
             return
 
-    def take(self) -> tuple[list[Event], Cursor | None]:
-        """Take everything, and the position that holds once it is applied."""
+    def take(self) -> list[Batch]:
+        """Take everything, in at least one batch, which may be empty."""
         events, self._events = self._events, []
         self._bytes = 0
         self._filled.clear()
         self._room.set()
-        return events, self._position
+        batches: list[Batch] = []
+        batch: list[Event] = []
+        size = 0
+        for event in events:
+            if len(batch) >= MAX_BATCH or size >= MAX_BATCH_BYTES:
+                # There are more frames: it reaches to its own last one.
+                batches.append(Batch(batch, self._taken))
+                batch, size = [], 0
+            batch.append(event)
+            if isinstance(event, Commit | Sync):
+                size += len(event.blocks)
+            if not isinstance(event, Info | StreamError) and event.seq is not None:
+                self._taken = Cursor(event.seq, event.time)
+        self._taken = self._position
+        batches.append(Batch(batch, self._taken))
+        return batches

@@ -68,6 +68,7 @@ async def gather(db: Database, relay: str, now: int) -> dict[str, Any]:
         ],
         "skipped": await daemon.counters(db, "skipped"),
         "rejected": await daemon.counters(db, "rejected"),
+        "noted": await daemon.counters(db, "noted"),
     }
 
 
@@ -84,7 +85,7 @@ def render(status: dict[str, Any]) -> str:
         if lag is not None
         else f"cursor      {'none yet' if cursor['seq'] is None else cursor['seq']}",
     ]
-    for name in ("records", "tombstones", "repos", "outbox", "skipped", "rejected"):
+    for name in ("records", "tombstones", "repos", "outbox", "skipped", "rejected", "noted"):
         counts = "  ".join(f"{key} {value}" for key, value in status[name].items())
         lines.append(f"{name:<12}{counts or 'none'}")
         if name == "repos":

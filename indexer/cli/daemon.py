@@ -161,13 +161,14 @@ async def _start(
 
 
 def _checkpoint(relay: str, stats: Stats) -> Callable[..., Any]:
-    """Return the daemon's checkpoint: the cursor, and what was skipped and rejected so far."""
+    """Return the daemon's checkpoint: the cursor, and what was counted so far."""
     save_cursor = cursor_checkpoint(relay)
 
     async def save(tx: Transaction, position: Cursor | None) -> None:
         await save_cursor(tx, position)
         await daemon.save_counters(tx, "skipped", stats.skipped)
         await daemon.save_counters(tx, "rejected", stats.rejected)
+        await daemon.save_counters(tx, "noted", stats.noted)
 
     return save
 

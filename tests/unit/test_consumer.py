@@ -8,6 +8,7 @@ from typing import Any
 
 import aiosqlite
 import pytest
+from structlog.testing import capture_logs
 
 from indexer import consumer as module
 from indexer import firehose, inbox
@@ -449,6 +450,66 @@ async def test_a_stream_that_goes_back_is_followed_and_marks_every_repo(
     assert await indexed(index) == [1, 4]
 
 
+async def test_a_stream_that_goes_on_far_ahead_is_followed_and_marks_every_repo(
+    index: Index, relay: Relay
+) -> None:
+    author = await known(index, relay)
+    far = 1 + module.FAR_AHEAD + 1
+    relay.scripts = [sending(author.commit(far, {path(4): verification()}))]
+    with capture_logs() as entries:
+        async with consuming(index, relay, 1):
+            await cursor_at(index, far)
+    assert (await index.repo())["sync"] == "desynchronized"
+    assert await indexed(index) == [1, 4]
+    [warning] = [e for e in entries if e["event"] == "stream.broken"]
+    assert warning["log_level"] == "warning"
+    assert warning["action"] == "every tracked repo is checked again"
+
+
+@pytest.mark.parametrize("start", [1, None])
+async def test_seqs_that_a_relay_leaves_out_are_no_jump(
+    index: Index, relay: Relay, start: int | None
+) -> None:
+    author = await known(index, relay)
+    last = 1 + module.FAR_AHEAD
+    relay.scripts = [sending(author.commit(last, {}))]
+    async with consuming(index, relay, start):
+        await cursor_at(index, last)
+    assert (await index.repo())["sync"] == "synchronized"
+
+
+async def test_the_oldest_that_a_relay_has_is_no_jump(index: Index, relay: Relay) -> None:
+    author = await known(index, relay)
+    relay.scripts = [sending(author.commit(10**9, {}))]
+    async with consuming(index, relay, 0):
+        await cursor_at(index, 10**9)
+    assert (await index.repo())["sync"] == "synchronized"
+
+
+async def test_a_gap_that_the_relay_speaks_of_is_warned_of_once(index: Index, relay: Relay) -> None:
+    author = await known(index, relay)
+    far = 10**9
+    relay.scripts = [sending(info_frame("OutdatedCursor"), author.commit(far, {}))]
+    with capture_logs() as entries:
+        async with consuming(index, relay, 1):
+            await cursor_at(index, far)
+    assert len([e for e in entries if e["event"] == "stream.broken"]) == 1
+
+
+async def test_a_connection_that_jumps_about_is_left_for_another(
+    index: Index, relay: Relay
+) -> None:
+    author = await known(index, relay)
+    relay.scripts = [sending(foreign_commit(8), foreign_commit(4), foreign_commit(2))]
+    relay.add(5, author.commit(5, {path(5): verification()}))
+    with capture_logs() as entries:
+        async with consuming(index, relay, 7):
+            await cursor_at(index, 5)
+    assert relay.cursors == [7, 4]
+    assert await indexed(index) == [1, 5]
+    assert len([e for e in entries if e["event"] == "stream.broken"]) == 1
+
+
 async def test_the_same_seq_again_is_no_step_back(index: Index, relay: Relay) -> None:
     author = await known(index, relay)
     relay.scripts = [sending(foreign_commit(1), author.commit(2, {}))]
@@ -520,7 +581,7 @@ async def test_killed_at_any_statement_the_index_and_the_cursor_agree(
     tmp_path: Path, relay: Relay, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
     """The cancellation comes while the database works on a statement, each one in turn."""
-    monkeypatch.setattr(module, "MAX_BATCH", batch)
+    monkeypatch.setattr(inbox, "MAX_BATCH", batch)
     last = 8
     fill(relay, 1, last)
     execute: Any = aiosqlite.Connection._execute
@@ -564,7 +625,7 @@ async def test_killed_at_any_statement_the_index_and_the_cursor_agree(
 async def test_killed_at_any_await_the_index_and_the_cursor_agree(
     index: Index, relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MAX_BATCH", 2)
+    monkeypatch.setattr(inbox, "MAX_BATCH", 2)
     monkeypatch.setattr(module, "GATHER", 0.0)
     last = 120
     fill(relay, 1, last)
@@ -599,6 +660,18 @@ async def test_killed_and_played_again_it_ends_as_if_nothing_had_happened(
                     await cursor_at(index, 60) if goes_on else await asyncio.sleep(0.02)
             dumps.append(await index.dump())
     assert dumps[0] == dumps[1]
+
+
+async def test_commits_of_the_old_form_are_taken_and_counted(index: Index, relay: Relay) -> None:
+    author = await known(index, relay)
+    body = author.commit_body(2, {path(2): verification()})
+    del body["prevData"]
+    relay.scripts = [sending(frame("#commit", body), author.commit(3, {}))]
+    async with consuming(index, relay, 1) as consumer:
+        await cursor_at(index, 3)
+    assert await indexed(index) == [1, 2]
+    assert consumer.stats.noted == {"old_form": 1}
+    assert consumer.stats.rejected == {}
 
 
 # --- bounds ---
@@ -642,7 +715,7 @@ async def test_a_batch_takes_so_many_bytes_of_blocks(
     index: Index, relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "GATHER", 0.2)
-    monkeypatch.setattr(module, "MAX_BATCH_BYTES", 3_000)
+    monkeypatch.setattr(inbox, "MAX_BATCH_BYTES", 3_000)
     seqs: list[int | None] = []
     save = cursor_checkpoint(RELAY)
 

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from indexer import inbox as module
-from indexer.events import Commit, Event, Identity, StreamError
-from indexer.inbox import Inbox
+from indexer.events import Commit, Event, Identity, Info
+from indexer.inbox import Batch, Inbox
 from indexer.store.cursors import Cursor
 from tests.unit.frames import ALICE, tid
 
@@ -30,15 +30,15 @@ async def has_room(inbox: Inbox) -> bool:
 
 async def test_events_are_taken_in_order_with_the_position_that_they_reach() -> None:
     inbox = Inbox()
-    assert inbox.take() == ([], None)
+    assert inbox.take() == [Batch([], None)]
     events: list[Event] = [identity(1), commit(10), identity(3)]
     for event in events:
         inbox.put(event)
     inbox.reach(Cursor(5, "then"))
-    assert inbox.take() == (events, Cursor(5, "then"))
-    assert inbox.take() == ([], Cursor(5, "then"))
+    assert inbox.take() == [Batch(events, Cursor(5, "then"))]
+    assert inbox.take() == [Batch([], Cursor(5, "then"))]
     inbox.reach(None)
-    assert inbox.take() == ([], None)
+    assert inbox.take() == [Batch([], None)]
 
 
 async def test_there_is_room_until_so_many_events_wait(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,9 +89,20 @@ async def test_it_is_filled_by_an_event_or_by_time() -> None:
     waiting.cancel()
 
 
-async def test_the_same_news_twice_in_a_row_is_told_once() -> None:
+async def test_what_is_taken_comes_in_batches_that_reach_to_their_own_last_frame(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_BATCH", 2)
     inbox = Inbox()
-    news = StreamError("WentBack", None)
-    for event in (news, news, identity(1), news, news):
+    inbox.reach(Cursor(0, None))
+    inbox.take()
+    news = Info("Hello", None)
+    for event in (news, news, identity(1), news, identity(3), identity(4), identity(5)):
         inbox.put(event)
-    assert inbox.take()[0] == [news, identity(1), news]
+    inbox.reach(Cursor(9, "then"))
+    assert inbox.take() == [
+        Batch([news, news], Cursor(0, None)),
+        Batch([identity(1), news], Cursor(1, None)),
+        Batch([identity(3), identity(4)], Cursor(4, None)),
+        Batch([identity(5)], Cursor(9, "then")),
+    ]

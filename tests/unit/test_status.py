@@ -56,6 +56,7 @@ async def test_an_empty_database_has_a_status_too(world: World) -> None:
         "sessions": [],
         "skipped": {},
         "rejected": {},
+        "noted": {},
     }
     text = status.render(found)
     assert "not running" in text
