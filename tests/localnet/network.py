@@ -65,12 +65,29 @@ class LocalNetwork:
         repo = await account.pds.query("com.atproto.sync.getRepo", {"did": account.did})
         car = repo.raise_for_status().content
         checked(await pds.procedure("com.atproto.repo.importRepo", car, moved.token))
-        nsid = "com.atproto.identity.getRecommendedDidCredentials"
-        credentials = checked(await pds.query(nsid, {}, moved.token))
-        await plc.update(self.plc_url, account.did, credentials, self._rotation_key)
+        await self._update_identity(moved)
         await moved.activate()
         await account.deactivate()
         return moved
+
+    async def rotate_key(self, account: Account) -> None:
+        """Give an account another signing key; its PDS announces that (`#identity`)."""
+        account.pds.replace_signing_key(account.did)
+        await self._update_identity(account)
+
+    async def _update_identity(self, account: Account) -> None:
+        """Have the DID document name what the account's PDS recommends: itself and its key."""
+        nsid = "com.atproto.identity.getRecommendedDidCredentials"
+        credentials = checked(await account.pds.query(nsid, {}, account.token))
+        operation = await plc.next_operation(
+            self.plc_url, account.did, credentials, self._rotation_key
+        )
+        nsid = "com.atproto.identity.submitPlcOperation"
+        checked(await account.pds.procedure(nsid, {"operation": operation}, account.token))
+
+    def questions(self, did: str, user_agent: str = "rescind") -> int:
+        """Count how often the directory was asked for a DID, by default by us."""
+        return plc.count_questions(self.directory / "plc.log", did, user_agent)
 
     def handle(self, name: str) -> str:
         """Return a handle that no other test has: `alice-7.test`."""

@@ -118,6 +118,11 @@ class Pds:
         """Delete an account as the administrator, with all it holds."""
         await self._administer("com.atproto.admin.deleteAccount", {"did": did})
 
+    def replace_signing_key(self, did: str) -> None:
+        """Put another key where the PDS looks for one at each write. The DID has to follow."""
+        [key] = self.directory.glob(f"actors/*/{did}/key")
+        key.write_bytes(secrets.token_bytes(32))
+
     async def set_takedown(self, did: str, *, applied: bool) -> None:
         """Take an account down as the administrator, or undo that."""
         body = {

@@ -1,7 +1,9 @@
-"""What the holder of a rotation key does at the PLC directory when an account moves."""
+"""What the holder of a rotation key signs for the PLC directory, and what its log tells."""
 
 import base64
+import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import httpx
 import libipld
@@ -14,19 +16,28 @@ from tests.localnet.xrpc import checked
 K256_ORDER = 0xFFFFFFFF_FFFFFFFF_FFFFFFFF_FFFFFFFE_BAAEDCE6_AF48A03B_BFD25E8C_D0364141
 
 
-async def update(
+async def next_operation(
     plc_url: str, did: str, credentials: Mapping[str, object], rotation_key: str
-) -> None:
-    """Make `credentials` (keys, names and services) the state of the DID.
+) -> dict[str, object]:
+    """Return the signed operation that makes `credentials` the state of the DID.
 
-    `rotation_key` is a k256 private key in hex. Source: web.plc.directory/spec/v0.1/did-plc
+    They are keys, names and services; `rotation_key` is a k256 private key in hex.
+    Source: web.plc.directory/spec/v0.1/did-plc
     """
     async with httpx.AsyncClient(trust_env=False) as client:
         log = checked(await client.get(f"{plc_url}/{did}/log/audit"))
-        operation = {"type": "plc_operation", **credentials, "prev": log[-1]["cid"]}
-        signed = {**operation, "sig": _sign(operation, rotation_key)}
-        response = await client.post(f"{plc_url}/{did}", json=signed)
-    response.raise_for_status()
+    operation = {"type": "plc_operation", **credentials, "prev": log[-1]["cid"]}
+    return {**operation, "sig": _sign(operation, rotation_key)}
+
+
+def count_questions(log: Path, did: str, user_agent: str) -> int:
+    """Count how often the directory was asked for the document of a DID by a program."""
+    lines = (line for line in log.read_text().splitlines() if line.startswith("{"))
+    asked = (json.loads(line).get("req", {}) for line in lines)
+    return sum(
+        request.get("url") == f"/{did}" and request["headers"].get("user-agent") == user_agent
+        for request in asked
+    )
 
 
 def _sign(operation: Mapping[str, object], rotation_key: str) -> str:
