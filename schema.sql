@@ -78,7 +78,8 @@ create table invites (
     -- An invite is the owner's word. Others' lie in untrusted_invites.
     check (substr(space_uri, 1, length(did) + 6) = 'at://' || did || '/')
 ) strict, without rowid;
-create index invites_by_token on invites (space_uri, token_hash);
+create index invites_by_token on invites (token_hash, space_uri);
+create index invites_by_space on invites (space_uri, created_at, uri);
 create index invites_by_repo on invites (did);
 
 -- Invites that somebody else than the space's owner wrote: they grant nothing, ever.
@@ -103,8 +104,10 @@ create table verifications (
     display_name text    not null,
     created_at   integer not null
 ) strict, without rowid;
-create index verifications_by_issuer on verifications (did);
-create index verifications_by_subject on verifications (subject);
+-- A page of a list is one range of one of these for each issuer or subject that it names.
+create index verifications_by_time on verifications (revoked, created_at, uri);
+create index verifications_by_issuer on verifications (did, revoked, created_at, uri);
+create index verifications_by_subject on verifications (subject, revoked, created_at, uri);
 
 -- The durable mark that a version of a record is gone, and an invite's token with it. Rows are
 -- never deleted. A revocation never loses its cause, and the first one's who, why and when stay.
@@ -130,6 +133,29 @@ create table tombstones (
 create index tombstones_by_token on tombstones (space_uri, token_hash)
     where token_hash is not null;
 create index tombstones_by_kind on tombstones (kind);
+
+-- Who belongs to a space besides its owner. Known to this AppView alone: no record says it.
+create table members (
+    space_uri  text    not null,
+    did        text    not null,
+    rev        text    not null,    -- of the space's record that they came into: they end with it
+    token_hash text    not null check (length(token_hash) = 64),    -- of the invite that let them in
+    added_by   text    not null,                                    -- the DID that wrote it
+    added_at   integer not null,
+    primary key (space_uri, did)
+) strict, without rowid;
+create index members_by_did on members (did, space_uri);
+
+-- What is known of an invite's token besides its records.
+create table invite_tokens (
+    token_hash text    not null check (length(token_hash) = 64),
+    space_uri  text    not null,
+    used_count integer not null default 0 check (used_count >= 0),
+    -- When it was made by us. A hash is public: somebody may put it into an invite to a space of
+    -- his own, and a token that leads to several must lead to where it came from.
+    minted_at  integer,
+    primary key (token_hash, space_uri)
+) strict, without rowid;
 
 -- The deletions to publish: one row a URI.
 create table outbox (

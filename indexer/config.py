@@ -1,126 +1,22 @@
 """The settings: from flags, `RESCIND_…` variables and a `.env` file, checked at the start."""
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Self
-from urllib.parse import SplitResult, quote, urlsplit
+from urllib.parse import quote, urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from indexer import config_values as values
 from indexer.log import Format, Level
-from indexer.syntax import is_did, is_nsid
 
 PREFIX = "RESCIND_"
-KEY_BYTES = 32  # of the key that seals sessions
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost", "0.0.0.0", "::")  # noqa: S104
-_FRAGMENT = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class ConfigError(Exception):
     """Settings that can't be used: a line for each, with its name."""
-
-
-def _split_list(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    return frozenset(item.strip() for item in value.split(",") if item.strip())
-
-
-def _did(value: object) -> object:
-    if value in (None, ""):
-        return None
-    if not isinstance(value, str) or not is_did(value):
-        raise ValueError(f"{value!r} is not a DID")
-    return value
-
-
-def _dids(value: object) -> object:
-    dids = _split_list(value)
-    for did in dids if isinstance(dids, frozenset) else ():
-        _did(did)
-    return dids
-
-
-def _nsid(value: object) -> object:
-    if not isinstance(value, str) or not is_nsid(value):
-        raise ValueError(f"{value!r} is not a collection's NSID")
-    return value
-
-
-def _nsids(value: object) -> object:
-    nsids = _split_list(value)
-    if not nsids:
-        raise ValueError("name at least one collection")
-    for nsid in nsids if isinstance(nsids, frozenset) else ():
-        _nsid(nsid)
-    return nsids
-
-
-def _url(value: str, schemes: tuple[str, ...]) -> SplitResult:
-    try:
-        parts = urlsplit(value)
-        port_is_fine = parts.port is None or parts.port > 0
-    except ValueError as error:
-        raise ValueError(f"{_shown(value)} is not a URL: {error}") from None
-    if parts.scheme not in schemes or not parts.hostname or not port_is_fine:
-        names = " or ".join(f"{scheme}://" for scheme in schemes)
-        raise ValueError(f"{_shown(value)} must be a URL of {names}")
-    if parts.path not in ("", "/") or parts.query or parts.fragment or parts.username:
-        raise ValueError(f"{_shown(value)} must name a host only, without a path, query or user")
-    return parts
-
-
-def _shown(url: str) -> str:
-    """Return a URL for a message, without the password that somebody put in."""
-    return repr(re.sub(r"(?<=//).*@", "...@", url))
-
-
-def _file(value: object) -> object:
-    path = Path(str(value))
-    if not path.name or path.is_dir():
-        raise ValueError(f"{str(value)!r} must name a file")
-    return path
-
-
-def _web_url(value: object) -> object:
-    if value in (None, ""):
-        return None
-    return _origin(_url(str(value), ("https", "http")))
-
-
-def _relay_url(value: object) -> object:
-    parts = _url(str(value), ("wss", "ws", "https", "http"))
-    scheme = {"https": "wss", "http": "ws"}.get(parts.scheme, parts.scheme)
-    return _origin(parts._replace(scheme=scheme))
-
-
-def _origin(parts: SplitResult) -> str:
-    return f"{parts.scheme}://{parts.netloc.lower()}"
-
-
-def _bind(value: object) -> object:
-    host, _, port = str(value).rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65_536:
-        raise ValueError(f"{value!r} must be host:port, such as 127.0.0.1:8080")
-    return str(value)
-
-
-def _service_id(value: object) -> object:
-    if not isinstance(value, str) or not _FRAGMENT.fullmatch(value):
-        raise ValueError(f"{value!r} must be a DID fragment without '#', such as rescind")
-    return value
-
-
-def _key(value: object) -> object:
-    if value in (None, ""):
-        return None
-    text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-    if not re.fullmatch(rf"[0-9a-fA-F]{{{KEY_BYTES * 2}}}", text):
-        # Never echoed: it is a secret, or meant to be one.
-        raise ValueError(f"must be {KEY_BYTES * 2} hex digits (openssl rand -hex {KEY_BYTES})")
-    return SecretStr(text)
 
 
 class Settings(BaseSettings):
@@ -130,45 +26,45 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, validate_default=True
     )
 
-    db: Annotated[Path, BeforeValidator(_file)] = Field(
+    db: Annotated[Path, BeforeValidator(values.file)] = Field(
         Path("rescind.db"), description="the SQLite file"
     )
-    relay: Annotated[str, BeforeValidator(_relay_url)] = Field(
+    relay: Annotated[str, BeforeValidator(values.relay_url)] = Field(
         "wss://relay1.us-east.bsky.network",
         description="host whose firehose is read; a PDS will do; ws:// is for development",
     )
-    plc: Annotated[str, BeforeValidator(_web_url)] = Field(
+    plc: Annotated[str, BeforeValidator(values.web_url)] = Field(
         "https://plc.directory", description="the PLC directory"
     )
-    bind: Annotated[str, BeforeValidator(_bind)] = Field(
+    bind: Annotated[str, BeforeValidator(values.bind)] = Field(
         "127.0.0.1:8080", description="host:port where XRPC is served"
     )
-    public_url: Annotated[str | None, BeforeValidator(_web_url)] = Field(
+    public_url: Annotated[str | None, BeforeValidator(values.web_url)] = Field(
         None, description="URL that others reach us at; gives the did:web (default: from --bind)"
     )
-    service_id: Annotated[str, BeforeValidator(_service_id)] = Field(
+    service_id: Annotated[str, BeforeValidator(values.service_id)] = Field(
         "rescind", description="fragment of our service entry: did:web:...#rescind"
     )
-    space_collections: Annotated[frozenset[str], NoDecode, BeforeValidator(_nsids)] = Field(
+    space_collections: Annotated[frozenset[str], NoDecode, BeforeValidator(values.nsids)] = Field(
         frozenset(("rsvp.atmo.space",)), description="the space types to index, comma-separated"
     )
-    invite_collection: Annotated[str, BeforeValidator(_nsid)] = Field(
+    invite_collection: Annotated[str, BeforeValidator(values.nsid)] = Field(
         "rsvp.atmo.space.invite", description="collection of the invites"
     )
-    verification_collection: Annotated[str, BeforeValidator(_nsid)] = Field(
+    verification_collection: Annotated[str, BeforeValidator(values.nsid)] = Field(
         "app.bsky.graph.verification", description="collection of the verifications"
     )
-    operators: Annotated[frozenset[str], NoDecode, BeforeValidator(_dids)] = Field(
+    operators: Annotated[frozenset[str], NoDecode, BeforeValidator(values.dids)] = Field(
         frozenset(),
         description="DIDs that may act for the accounts that we hold sessions for, comma-separated",
     )
-    verifier: Annotated[str | None, BeforeValidator(_did)] = Field(
+    verifier: Annotated[str | None, BeforeValidator(values.did)] = Field(
         None, description="DID of the account that grants and revokes verifications for operators"
     )
-    secret_key: Annotated[SecretStr | None, BeforeValidator(_key)] = Field(
+    secret_key: Annotated[SecretStr | None, BeforeValidator(values.key)] = Field(
         None, description="64 hex digits that seal sessions (default: a file beside the database)"
     )
-    handle_resolver: Annotated[str | None, BeforeValidator(_web_url)] = Field(
+    handle_resolver: Annotated[str | None, BeforeValidator(values.web_url)] = Field(
         None, description="PDS or AppView that is asked for handles, in place of DNS"
     )
     allow_private_hosts: bool = Field(
@@ -177,6 +73,35 @@ class Settings(BaseSettings):
     refuse_old_form: bool = Field(
         False, description="reject commits of hosts that do not send prevData (sync 1.1)"
     )
+    metrics_bind: Annotated[str | None, BeforeValidator(values.metrics_bind)] = Field(
+        None, description="host:port of /metrics alone, or off (default: /metrics beside XRPC)"
+    )
+    max_lag: float = Field(
+        120.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="seconds behind the relay, beyond which /xrpc/_health answers 503",
+    )
+    rate_limit: int = Field(
+        3_000, gt=0, description="calls that an account may make in each window"
+    )
+    rate_limit_address: int = Field(
+        300, gt=0, description="calls in each window from one address that prove no account"
+    )
+    rate_window: int = Field(300, gt=0, description="seconds of such a window")
+    trusted_proxies: Annotated[frozenset[str], NoDecode, BeforeValidator(values.networks)] = Field(
+        frozenset(),
+        description="proxies whose X-Forwarded-For counts: addresses, networks, comma-separated",
+    )
+    max_requests: int = Field(
+        256, ge=4, description="calls under way at once; one account may have a quarter of them"
+    )
+    max_connections: int = Field(500, gt=0, description="connections of clients at once")
+    request_timeout: float = Field(
+        20.0, gt=0, allow_inf_nan=False, description="seconds that a call may take"
+    )
+    max_body: int = Field(256_000, gt=0, description="bytes of a call's body")
+    max_params: int = Field(16_384, gt=0, description="bytes of a call's query string")
     log_level: Level = Field("info", description="debug, info, warning or error")
     log_format: Format | None = Field(None, description="pretty or json (default: by terminal)")
 

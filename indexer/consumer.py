@@ -6,10 +6,9 @@ gathered, checks it and writes it together with the position up to which it reac
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from indexer import log
 from indexer.decode import MAX_SEQ, UndecodableFrame, decode
@@ -29,6 +28,7 @@ from indexer.inbox import Inbox
 from indexer.projection import Change, Desynchronize, Projection
 from indexer.prove import Prover
 from indexer.records import Scope
+from indexer.stats import Stats
 from indexer.store import cursors, repos
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database, Transaction
@@ -44,20 +44,6 @@ OUTDATED_CURSOR = "OutdatedCursor"  # an #info: the relay has no longer all behi
 _log = log.get("consumer")
 
 Checkpoint = Callable[[Transaction, Cursor | None], Awaitable[None]]
-
-
-@dataclass(slots=True)
-class Stats:
-    """What went by since the start of the process."""
-
-    frames: int
-    skipped: Counter[str]
-    rejected: Counter[str]
-    noted: Counter[str]  # what was taken, but tells an operator something
-
-    @classmethod
-    def empty(cls) -> "Stats":
-        return cls(0, Counter(), Counter(), Counter())
 
 
 class Consumer:
@@ -85,7 +71,7 @@ class Consumer:
         forget_identity: Callable[[str], None] = lambda did: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.stats = stats or Stats.empty()
+        self.stats = stats or Stats()
         self.is_connected = False
         self.error: StreamError | None = None  # of a replay, which ended by it
         self.position = None if start is None else Cursor(start, None)
@@ -126,6 +112,11 @@ class Consumer:
         """Whether everything that has come is applied."""
         return self._saved == self.position
 
+    @property
+    def applied(self) -> Cursor | None:
+        """The position up to which everything is in the index."""
+        return self._saved
+
     def _cursor(self) -> int | None:
         return None if self.position is None else self.position.seq
 
@@ -137,6 +128,7 @@ class Consumer:
                 self.is_connected = True
                 await self._read(connection)
                 self.is_connected = False
+                self.stats.left_at = self._clock()
                 if self._finished:
                     return
 
@@ -239,6 +231,7 @@ class Consumer:
             for batch in self._inbox.take():
                 await self._apply(batch.events, batch.position)
             await self._track_newcomers()
+            self.stats.beat_at = self._clock()
             if is_last_take:
                 return
 
@@ -258,15 +251,20 @@ class Consumer:
                 changes.append(change)
             if count % VERIFY_RUN == 0:
                 await asyncio.sleep(0)
+        began = time.perf_counter()
         async with self._db.transaction() as tx:
             self.stats.rejected.update(await self._projection.apply(tx, changes, now))
             # The last statement of the same transaction, so that a crash leaves both or
             # neither: no frame is lost, and one that comes again changes nothing.
             await self._checkpoint(tx, position and replace(position, applied_at=now))
         self._saved = position
+        self.stats.moved_at = now / 1000
+        self.stats.batch_events.add(len(events))
+        self.stats.batch_seconds.add(time.perf_counter() - began)
 
     async def _proven(self, event: Event, now: int) -> Change | None:
         change: Change | None = None
+        self.stats.events[type(event).__name__.lower()] += 1
         match event:
             case Commit() | Sync():
                 change = await self._prover.prove(event, now)

@@ -26,6 +26,7 @@ _CURVES: dict[str, tuple[ec.EllipticCurve, int]] = {
         0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551,
     ),
 }
+ALGORITHMS = frozenset(_CURVES)  # by the names that JWTs have for them
 _SHA256 = ec.ECDSA(SHA256())
 
 Check = Callable[[bytes, bytes], bool]  # a DER signature and a message
@@ -48,18 +49,23 @@ def is_signed(did_key: str, signature: bytes, message: bytes) -> bool:
     """
     if len(signature) != SIGNATURE_LENGTH:
         return False
-    order, check = _key(did_key)
+    _, order, check = _key(did_key)
     r, s = int.from_bytes(signature[:32]), int.from_bytes(signature[32:])
     return 0 < r < order and 0 < s <= order >> 1 and check(encode_dss_signature(r, s), message)
 
 
+def algorithm(did_key: str) -> str:
+    """Return which of the `ALGORITHMS` this key, of the same kind, signs with."""
+    return _key(did_key)[0]
+
+
 @lru_cache(MAX_KEYS)
-def _key(did_key: str) -> tuple[int, Check]:
-    """Return the order of the key's curve, and what checks its signatures."""
+def _key(did_key: str) -> tuple[str, int, Check]:
+    """Return the key's algorithm, the order of its curve, and what checks its signatures."""
     parsed = parse_did_key(did_key)
     curve, order = _CURVES[parsed.jwt_alg]
     if parsed.jwt_alg == "ES256K" and _libsecp256k1 is not None:
-        return order, _libsecp256k1(parsed.key_bytes)
+        return parsed.jwt_alg, order, _libsecp256k1(parsed.key_bytes)
     key = ec.EllipticCurvePublicKey.from_encoded_point(curve, parsed.key_bytes)
 
     def check(der: bytes, message: bytes) -> bool:
@@ -69,4 +75,4 @@ def _key(did_key: str) -> tuple[int, Check]:
             return False
         return True
 
-    return order, check
+    return parsed.jwt_alg, order, check

@@ -20,7 +20,7 @@ from indexer.events import Account, Rejected, RejectReason, VerifiedCommit, Veri
 from indexer.records import InvalidRecord, Invite, Kind, Row, Scope, Space, Verification
 from indexer.repo import Contents
 from indexer.slice import Slice
-from indexer.store import backfills, records, repos, tombstones
+from indexer.store import backfills, members, records, repos, tombstones
 from indexer.store.db import Transaction
 from indexer.store.repos import HOSTING, Repo
 from indexer.store.tombstones import Tombstone, is_revoked
@@ -153,6 +153,7 @@ class Projection:
         await slices.save(tx, part, now)
         for did in purged:
             await tombstones.purge_repo(tx, did, now)
+            await members.purge_repo(tx, did)
 
     def _parse(
         self, commit: VerifiedCommit, write: Write, known: "_Known", rejected: list[RejectReason]
@@ -313,13 +314,33 @@ def _revocation_of(part: Slice, row: Row) -> Tombstone | None:
     return part.revocation(row.uri) if state in ("pending", "blocked") else None
 
 
+def _is_outdated(
+    part: Slice, commit: VerifiedCommit, parsed: _Parsed, cause: tombstones.Cause, now: int
+) -> bool:
+    """Whether something newer is known of a URI than that its record is gone by this commit.
+
+    Of a space that was made again since, it is noted all the same: its invites and memberships
+    from before ended here.
+    """
+    uri, rev = parsed.uri, commit.rev
+    old = part.rows.get(uri)
+    if part.buried_up_to(uri) >= rev:
+        return True
+    if old is None or old.rev < rev:
+        return False
+    if parsed.kind == "space" and old.rev > rev:
+        cid = parsed.write.cid or parsed.write.prev or ""
+        part.bury(Tombstone(uri, cid, "space", commit.did, rev, cause, None, None, now))
+    return True
+
+
 def _delete(part: Slice, commit: VerifiedCommit, parsed: _Parsed, now: int) -> None:
     """A record was deleted by its repo, perhaps because we asked."""
     uri, rev = parsed.uri, commit.rev
     part.confirm(uri, rev)
-    old = part.rows.get(uri)
-    if (old is not None and old.rev >= rev) or part.buried_up_to(uri) >= rev:
+    if _is_outdated(part, commit, parsed, "deleted", now):
         return
+    old = part.rows.get(uri)
     if old is not None and old.trusted:
         part.bury(replace(_stone(old, "deleted", now), rev=rev))
     elif uri not in part.tombstones:
@@ -333,9 +354,9 @@ def _delete(part: Slice, commit: VerifiedCommit, parsed: _Parsed, now: int) -> N
 def _replace_by_invalid(part: Slice, commit: VerifiedCommit, parsed: _Parsed, now: int) -> None:
     """What stands there now can't be read, and what stood there before is gone."""
     uri, rev = parsed.uri, commit.rev
-    old = part.rows.get(uri)
-    if (old is not None and old.rev >= rev) or part.buried_up_to(uri) >= rev:
+    if _is_outdated(part, commit, parsed, "replaced", now):
         return
+    old = part.rows.get(uri)
     if old is not None and old.trusted:
         part.bury(replace(_stone(old, "replaced", now), rev=rev))
     cid = parsed.write.cid or ""

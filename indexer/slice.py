@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import Literal
 
 from indexer.records import Invite, Row, Space, Verification
-from indexer.store import invites, outbox, repos, spaces, tombstones, verifications
+from indexer.store import invites, members, outbox, repos, spaces, tombstones, verifications
 from indexer.store.db import Transaction
 from indexer.store.repos import Repo
 from indexer.store.tombstones import Tombstone
@@ -147,7 +147,9 @@ async def save(tx: Transaction, part: Slice, now: int) -> None:
     of_invites = [(r, r.fields) for r in dirty if isinstance(r.fields, Invite)]
     await invites.save(tx, [pair for pair in of_invites if pair[0].trusted])
     await invites.save_untrusted(tx, [pair for pair in of_invites if not pair[0].trusted])
-    await tombstones.save(tx, [part.tombstones[uri][cid] for uri, cid in part._dirty_tombstones])
+    stones = [part.tombstones[uri][cid] for uri, cid in part._dirty_tombstones]
+    await tombstones.save(tx, stones)
+    await members.remove_dead(tx, {stone.uri for stone in stones if stone.kind == "space"})
     for step, steps in groupby(part._steps, key=lambda step: step[0]):
         write = outbox.enqueue if step == "publish" else outbox.mark_confirmed
         await write(tx, [(uri, rev) for _, uri, rev in steps], now)

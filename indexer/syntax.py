@@ -171,6 +171,25 @@ def parse_datetime(text: str) -> int:
     return ms
 
 
+def format_datetime(ms: int) -> str:
+    """Return the datetime of Unix milliseconds, in UTC: what `parse_datetime` reads.
+
+    ValueError for what lies outside of the years 0000 to 9999.
+    """
+    if not _FIRST_MS <= ms < _END_MS:
+        raise ValueError("not a time: outside of the years 0000 to 9999")
+    days, ms = divmod(ms, 86_400_000)
+    # The calendar repeats every 400 years (146,097 days), and `date` has no year 0.
+    early = days + _EPOCH < 1
+    day = date.fromordinal(days + _EPOCH + (146_097 if early else 0))
+    year = day.year - (400 if early else 0)
+    seconds, ms = divmod(ms, 1000)
+    hours, minutes = divmod(seconds // 60, 60)
+    return (
+        f"{year:04}-{day.month:02}-{day.day:02}T{hours:02}:{minutes:02}:{seconds % 60:02}.{ms:03}Z"
+    )
+
+
 def tid_time(rev: str) -> int:
     """Return the time in a TID, as microseconds since 1970; ValueError if it is none."""
     if not is_tid(rev):

@@ -1,8 +1,8 @@
 """Who is calling: a service-auth JWT to a DID.
 
 The caller's PDS signs a short-lived token with the repo's key: for us (`aud`), for one method
-(`lxm`), for one use (`jti`). The SDK checks little of that, so all of it is checked here; the SDK
-does the curves. Sources: atproto.com/specs/xrpc, "Inter-Service Authentication"; proposal 0014.
+(`lxm`), for one use (`jti`). The SDK checks little of that, so all of it is checked here.
+Sources: atproto.com/specs/xrpc, "Inter-Service Authentication"; proposal 0014.
 """
 
 import base64
@@ -15,9 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from atproto_crypto.algs import ALGORITHM_TO_CLASS
-from atproto_crypto.did import parse_did_key
-
+from indexer import keys
 from indexer.identity import IdentityError, IdentityResolver
 from indexer.net import parse_json
 from indexer.syntax import is_did
@@ -77,6 +75,10 @@ class Caller:
     did: str
 
 
+# Who calls an open method without a token. No account has this DID, so it owns nothing.
+NOBODY = Caller("")
+
+
 class ServiceAuth:
     """Turns the `Authorization` header of a call into its `Caller`.
 
@@ -99,14 +101,22 @@ class ServiceAuth:
         self._used = UsedTokens()
         self.failures: Counter[Reason] = Counter()
 
-    async def authenticate(self, authorization: str | None, method_nsid: str) -> Caller:
+    async def authenticate(
+        self,
+        authorization: str | None,
+        method_nsid: str,
+        admit: Callable[[str], None] = lambda did: None,
+    ) -> Caller:
         """Return the caller of this method, or raise AuthRequiredError: never anything else.
 
-        A token that is returned for is used up: the next call with it is refused.
+        A token that is returned for is used up: the next call with it is refused. `admit` is
+        asked with the DID that the token claims before its key is looked up; what it raises, is
+        raised here.
         """
         try:
             token = _parse(authorization)
             self._check(token, method_nsid)
+            admit(token.iss)
             await self._prove(token)
             # Only now: a token that proves nothing must not take room. No await between the look
             # and the entry, so of two uses at once one is refused.
@@ -234,7 +244,7 @@ def _header(header: dict[str, Any]) -> str:
     if not isinstance(kind, str) or kind.lower() != "jwt":
         raise _Refused("type")
     alg = header.get("alg")
-    if not isinstance(alg, str) or alg not in ALGORITHM_TO_CLASS:
+    if not isinstance(alg, str) or alg not in keys.ALGORITHMS:
         raise _Refused("header")
     if header.get("kid", "#atproto") != "#atproto" or _FOREIGN & header.keys():
         raise _Refused("header")
@@ -278,13 +288,8 @@ def _seconds(claims: dict[str, Any], name: str) -> int:
 
 def _is_signed(token: _Token, key: str | None) -> bool:
     """Tell whether this did:key made the signature, low-S, with the algorithm of the header."""
-    if key is None:
-        return False
-    try:
-        parsed = parse_did_key(key)
-        if parsed.jwt_alg != token.alg:
-            return False
-        verify = ALGORITHM_TO_CLASS[token.alg]().verify_signature
-        return bool(verify(parsed.key_bytes, token.signed, token.signature))
-    except Exception:  # whatever the SDK leaks: what cannot be verified is not signed
-        return False
+    return (
+        key is not None
+        and keys.algorithm(key) == token.alg
+        and keys.is_signed(key, token.signature, token.signed)
+    )

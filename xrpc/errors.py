@@ -31,6 +31,13 @@ class InvalidRequestError(XrpcError):
     error = "InvalidRequest"
 
 
+class InvalidInviteError(XrpcError):
+    """The token lets nobody in."""
+
+    status = 400
+    error = "InvalidInvite"
+
+
 class AuthRequiredError(XrpcError):
     """Nobody is proven to be calling; `error` usually names why."""
 
@@ -52,6 +59,13 @@ class NotFoundError(XrpcError):
     error = "NotFound"
 
 
+class AlreadyExistsError(XrpcError):
+    """What the caller wants to make is there."""
+
+    status = 400
+    error = "AlreadyExists"
+
+
 class MethodNotAllowedError(XrpcError):
     """A query was called with POST, or a procedure with GET."""
 
@@ -71,14 +85,40 @@ class PayloadTooLargeError(XrpcError):
 
 
 class RateLimitExceededError(XrpcError):
-    """Too many calls."""
+    """Too many calls; `headers` say when there may be more."""
 
     status = 429
     error = "RateLimitExceeded"
 
+    def __init__(self, message: str, headers: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.headers = headers
+
 
 class InternalServerError(XrpcError):
     """Our fault; what went wrong is in our log, not in the answer."""
+
+
+class NotEnoughResourcesError(XrpcError):
+    """More calls are under way than this service takes on."""
+
+    status = 503
+    error = "NotEnoughResources"
+    headers = {"retry-after": "1"}  # noqa: RUF012 (a Mapping: nobody writes to it)
+
+
+class UpstreamFailureError(XrpcError):
+    """Another host, such as the caller's PDS, did not do what the call takes."""
+
+    status = 502
+    error = "UpstreamFailure"
+
+
+class UpstreamTimeoutError(XrpcError):
+    """The call took longer than calls may, which is most likely due to another host."""
+
+    status = 504
+    error = "UpstreamTimeout"
 
 
 class MethodNotImplementedError(XrpcError):

@@ -6,17 +6,65 @@ from typing import Any
 
 from indexer import log
 from indexer import slice as slices
-from indexer.identity import IdentityError
-from indexer.store import audit, invites, spaces, tombstones
+from indexer.records import Invite
+from indexer.store import audit, invite_tokens, invites, spaces, tombstones
 from indexer.store.db import Transaction
 from indexer.store.tombstones import Tombstone
-from indexer.syntax import is_did, parse_at_uri
+from indexer.syntax import format_datetime, parse_at_uri
+from xrpc import creating
 from xrpc.errors import ForbiddenError, InvalidRequestError, NotFoundError
+from xrpc.pds import NewRecord
 from xrpc.services import Call, Services
+from xrpc.spaces import find_own, space_uri_of
+from xrpc.tokens import hash_of, new_token
+
+MAX_LISTED = 1_000  # invites in one answer
+MAX_USES = 2**53 - 1  # what a PDS, whose numbers are JavaScript's, still writes as it was given
 
 _TOKEN_HASH = re.compile(r"[0-9a-fA-F]{64}")
 
 _log = log.get("invites")
+
+
+async def create(services: Services, call: Call) -> dict[str, Any]:
+    """`rsvp.atmo.space.invite.create`: an invite, and the token that nobody can ask for again.
+
+    The token is given out only when the PDS has acknowledged the record. If its answer is lost,
+    the invite may stand all the same, with a token that nobody has: it lets nobody in. The owner
+    finds it in the list of invites and may revoke it.
+
+    Raises NotFound for a space that is unknown or gone, Forbidden for a caller who does not own
+    it, InvalidRequest for an invite that can't be or a repo that we can't write to, and
+    UpstreamFailure for a PDS that fails.
+    """
+    wanted, now = call.input, services.now()
+    space = await find_own(services, call, "invite to it")
+    expires_at, max_uses = wanted.get("expiresAt"), wanted.get("maxUses")
+    if expires_at is not None and expires_at <= now:
+        raise InvalidRequestError("expiresAt: must be in the future, in Unix milliseconds")
+    if max_uses is not None and max_uses > MAX_USES:
+        raise InvalidRequestError(f"maxUses: must be {MAX_USES} or less; leave it out for no limit")
+    token = new_token()
+    fields = {
+        "space": space.uri,
+        "tokenHash": hash_of(token),
+        "kind": wanted["kind"],
+        "maxUses": max_uses,
+        "expiresAt": None if expires_at is None else _datetime(expires_at),
+        "note": wanted.get("note"),
+        "createdAt": format_datetime(now),
+    }
+    collection = services.settings.invite_collection
+    value = {"$type": collection} | {name: v for name, v in fields.items() if v is not None}
+    record = NewRecord(space.did, collection, services.tids.next(now), value)
+    session = await creating.session_of(services, space.did)
+    async with services.db.transaction() as tx:
+        # Before anybody can read the hash, so that nobody can be first to use it elsewhere.
+        await invite_tokens.note_minted(tx, hash_of(token), space.uri, now)
+    [row] = await creating.create(services, session, [record], call.arrived)
+    assert isinstance(row.fields, Invite)  # noqa: S101 (what an invite's record is read as)
+    _log.info("invite.created", uri=row.uri, space=space.uri)
+    return {"token": token, "invite": invite_view(row.fields, row.did)}
 
 
 async def revoke(services: Services, call: Call) -> dict[str, Any]:
@@ -26,7 +74,7 @@ async def revoke(services: Services, call: Call) -> dict[str, Any]:
     an unknown space, Forbidden for a caller who does not own it, NotFound for an unknown hash.
     """
     token_hash = _token_hash(call.input["tokenHash"])
-    space_uri = await _space_uri(services, call.input["spaceUri"])
+    space_uri = await space_uri_of(services, call.input["spaceUri"])
     if not await spaces.is_known(services.db, space_uri):
         raise NotFoundError("there is no such space")
     if parse_at_uri(space_uri).authority != call.caller.did:
@@ -39,6 +87,35 @@ async def revoke(services: Services, call: Call) -> dict[str, Any]:
         _log.info("invite.revoked", space=space_uri, token_hash=token_hash, actor=call.caller.did)
     services.publisher.nudge()
     return {"ok": True}
+
+
+async def list_(services: Services, call: Call) -> dict[str, Any]:
+    """`rsvp.atmo.space.invite.list`: an owner's invites to a space, the newest first.
+
+    Not more than `MAX_LISTED`. Raises NotFound for a space that is not there, Forbidden for who
+    does not own it.
+    """
+    space = await find_own(services, call, "list its invites")
+    found = await invites.of_space(
+        services.db, space.uri, revoked=call.input["includeRevoked"], limit=MAX_LISTED
+    )
+    # One token is one invite, whose newest record counts.
+    newest = {
+        issued.invite.token_hash: issued
+        for issued in sorted(found, key=lambda issued: (issued.rev, issued.uri))
+    }
+    return {
+        "invites": [
+            invite_view(
+                issued.invite,
+                issued.did,
+                used_count=issued.used_count,
+                revoked_at=issued.revoked_at,
+            )
+            for issued in found
+            if newest[issued.invite.token_hash] is issued
+        ]
+    }
 
 
 async def lay_tombstones(
@@ -82,6 +159,34 @@ async def lay_tombstones(
     return True
 
 
+def invite_view(
+    invite: Invite, created_by: str, *, used_count: int = 0, revoked_at: int | None = None
+) -> dict[str, Any]:
+    """Return an invite as its owner sees it: `#inviteView`. `revoked_at` is Unix ms."""
+    view = {
+        "tokenHash": invite.token_hash,
+        "spaceUri": invite.space_uri,
+        "kind": invite.kind,
+        "usedCount": used_count,
+        "createdBy": created_by,
+        "createdAt": invite.created_at,
+        "expiresAt": invite.expires_at,
+        "maxUses": invite.max_uses,
+        "revokedAt": revoked_at,
+        "note": invite.note,
+    }
+    return {name: value for name, value in view.items() if value is not None}
+
+
+def _datetime(ms: int) -> str:
+    try:
+        return format_datetime(ms)
+    except ValueError:
+        raise InvalidRequestError(
+            "expiresAt: must be Unix milliseconds, up to the year 9999"
+        ) from None
+
+
 def _token_hash(value: str) -> str:
     if not _TOKEN_HASH.fullmatch(value):
         # Not repeated, neither here nor in a log: it may be a token itself.
@@ -89,16 +194,3 @@ def _token_hash(value: str) -> str:
             "tokenHash must be the SHA-256 of the token, in 64 hex digits, not the token itself"
         )
     return value.lower()
-
-
-async def _space_uri(services: Services, uri: str) -> str:
-    """Return a space's URI with its owner's DID as the authority."""
-    parts = parse_at_uri(uri)
-    if is_did(parts.authority):
-        return str(parts)
-    try:
-        return str(
-            replace(parts, authority=await services.resolver.resolve_handle(parts.authority))
-        )
-    except IdentityError:
-        raise NotFoundError("there is no such space: its handle can't be resolved") from None

@@ -4,7 +4,7 @@ Sources: the lexicons com.atproto.server.{createSession,refreshSession}, com.atp
 {applyWrites,deleteRecord,getRecord} and com.atproto.sync.getLatestCommit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -71,6 +71,30 @@ class Target:
     rkey: str
 
 
+@dataclass(frozen=True, slots=True)
+class NewRecord:
+    """A record to create, with its `$type`."""
+
+    did: str
+    collection: str
+    rkey: str
+    value: Mapping[str, Any]
+
+    @property
+    def target(self) -> Target:
+        """The same record, as what may be asked for or deleted."""
+        uri = f"at://{self.did}/{self.collection}/{self.rkey}"
+        return Target(uri, self.did, self.collection, self.rkey)
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """What the PDS says of a commit that creates: its rev, and the CID of each record, in order."""
+
+    rev: str
+    cids: tuple[str, ...]
+
+
 class PdsClient:
     """Calls to PDSes, through a client that is guarded against private addresses."""
 
@@ -93,6 +117,34 @@ class PdsClient:
 
     async def delete_session(self, pds: str, refresh: str) -> None:
         await self._call(pds, "com.atproto.server.deleteSession", token=refresh, json={})
+
+    async def create_records(self, pds: str, access: str, records: Sequence[NewRecord]) -> Created:
+        """Create up to 200 records of one repo in one commit.
+
+        All or nothing, and nothing that is there is overwritten: a PDS fails the whole call, with
+        status 500, if there is a record already. (`putRecord` would name that error, but takes a
+        record of the same content for its own, and some hosts don't tell a `swapRecord` of null
+        from none.)
+        """
+        writes = [
+            {
+                "$type": "com.atproto.repo.applyWrites#create",
+                "collection": record.collection,
+                "rkey": record.rkey,
+                "value": record.value,
+            }
+            for record in records
+        ]
+        answer = await self._call(
+            pds,
+            "com.atproto.repo.applyWrites",
+            token=access,
+            json={"repo": records[0].did, "writes": writes},
+        )
+        rev, cids = _commit_rev(answer), _cids(answer)
+        if rev is None or len(cids) != len(records):
+            raise PdsUnavailableError("the PDS acknowledged without naming what it wrote")
+        return Created(rev, cids)
 
     async def delete_records(self, pds: str, access: str, targets: Sequence[Target]) -> str:
         """Delete up to 200 records of one repo in one commit; return its rev.
@@ -231,6 +283,14 @@ def _tokens(answer: dict[str, Any]) -> Tokens:
         raise PdsUnavailableError("the PDS gave a session without tokens")
     known = handle if isinstance(handle, str) and is_handle(handle) else None
     return Tokens(did, known, access, refresh)
+
+
+def _cids(answer: dict[str, Any]) -> tuple[str, ...]:
+    results = answer.get("results")
+    named = (
+        [r.get("cid") for r in results if isinstance(r, dict)] if isinstance(results, list) else []
+    )
+    return tuple(cid for cid in named if isinstance(cid, str) and is_cid(cid))
 
 
 def _commit_rev(answer: dict[str, Any]) -> str | None:

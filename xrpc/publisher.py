@@ -27,6 +27,7 @@ from xrpc.pds import (
     TokenRefusedError,
 )
 from xrpc.sessions import NoSessionError, Session, Sessions
+from xrpc.writing import has_moved, is_about_records, with_session
 
 POLL = 2.0  # seconds between looks at the outbox; `rescind login` and `retry` write to it too
 LEASE = 120.0  # seconds; a claim falls due again after this, even if we crash
@@ -144,36 +145,29 @@ class Publisher:
 
         What is done leaves `rows`.
         """
-        for last in (False, True):
-            try:
-                await self._delete_with(pds, session, rows)
-            except TokenRefusedError as refused:
-                if last:
-                    return await self._fail(rows, pds, refused)
-                if await self._has_moved(session.did, pds):
-                    await self._fail(rows, pds, refused, retry_at=self._now())
-                    return True
-                try:
-                    session = await self._sessions.renew(session, pds)
-                except NoSessionError as reason:
-                    return await self._block(session.did, str(reason))
-                except PdsError as error:
-                    return await self._fail(rows, pds, error)
-            except PdsError as error:
-                moved = await self._has_moved(session.did, pds)
-                await self._fail(rows, pds, error, self._now() if moved else None)
-                return moved
-            else:
-                self._health.succeeded(pds)
-                return True
-        return False
+        try:
+            await with_session(
+                self._sessions,
+                self._resolver,
+                session,
+                pds,
+                lambda current: self._delete_with(pds, current, rows),
+            )
+        except NoSessionError as reason:
+            return await self._block(session.did, str(reason))
+        except PdsError as error:
+            moved = await has_moved(self._resolver, session.did, pds)
+            await self._fail(rows, pds, error, self._now() if moved else None)
+            return moved
+        self._health.succeeded(pds)
+        return True
 
     async def _delete_with(self, pds: str, session: Session, rows: list[Deletion]) -> None:
         if len(rows) > 1:
             try:
                 rev = await self._pds.delete_records(pds, session.access, _targets(rows))
             except PdsError as error:
-                if not _may_be_split(error):
+                if not is_about_records(error):
                     raise
                 _log.info("publish.split", repo=session.did, count=len(rows), error=str(error))
             else:
@@ -250,13 +244,6 @@ class Publisher:
         stones = await tombstones.load(db, [uri])
         return any(stone.cid == cid and is_revoked(stone) for stone in stones)
 
-    async def _has_moved(self, did: str, pds: str) -> bool:
-        """Whether the account's DID document names another PDS by now."""
-        try:
-            return (await self._resolver.resolve(did, refresh=True)).pds not in (None, pds)
-        except IdentityError:
-            return False
-
     async def _fail(
         self, rows: list[Deletion], pds: str, error: PdsError, retry_at: int | None = None
     ) -> bool:
@@ -305,10 +292,3 @@ class Publisher:
 
 def _targets(rows: list[Deletion]) -> list[Target]:
     return [Target(row.uri, row.did, row.collection, row.rkey) for row in rows]
-
-
-def _may_be_split(error: PdsError) -> bool:
-    """Whether the deletions of a commit that failed may fare better one by one."""
-    if isinstance(error, PdsUnavailableError):
-        return error.status == 500  # all or nothing: one record that is missing does that
-    return not isinstance(error, TokenRefusedError)

@@ -1,8 +1,9 @@
 """What the methods stand on, in one value."""
 
+import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from indexer.config import Settings
@@ -13,11 +14,15 @@ from xrpc.auth import Caller
 from xrpc.pds import PdsClient
 from xrpc.publisher import Publisher
 from xrpc.sessions import Sessions
+from xrpc.tids import TidClock
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a method, checked against its lexicon document."""
+    """One call of a method, checked against its lexicon document.
+
+    `input` is a procedure's body, or a query's parameters.
+    """
 
     caller: Caller
     input: dict[str, Any]
@@ -34,6 +39,9 @@ class Services:
     sessions: Sessions
     publisher: Publisher
     clock: Callable[[], float] = time.time  # Unix seconds
+    tids: TidClock = field(default_factory=TidClock)
+    # One grant after the other: each sees what those before it have granted.
+    granting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def now(self) -> int:
         """Return Unix milliseconds."""

@@ -15,7 +15,8 @@ from weakref import WeakValueDictionary
 from cryptography.fernet import Fernet, InvalidToken
 
 from indexer import log
-from indexer.config import KEY_BYTES, Settings
+from indexer.config import Settings
+from indexer.config_values import KEY_BYTES
 from indexer.identity import IdentityError, IdentityResolver
 from indexer.store import audit, outbox, sessions
 from indexer.store.db import Database

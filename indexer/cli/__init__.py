@@ -8,10 +8,13 @@ from indexer.cli.accounts import login, logout
 from indexer.cli.backfill import backfill
 from indexer.cli.base import Commands
 from indexer.cli.daemon import run
+from indexer.cli.invites import invites
 from indexer.cli.outbox import outbox
 from indexer.cli.replay import replay
 from indexer.cli.resync import resync
+from indexer.cli.spaces import spaces
 from indexer.cli.status import status
+from indexer.cli.verifications import verifications
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -23,5 +26,7 @@ def main() -> None:
     """
 
 
-for _command in (run, replay, backfill, resync, status, login, logout, outbox):
+for _command in (
+    run, replay, backfill, resync, status, login, logout, outbox, spaces, invites, verifications,
+):  # fmt: skip
     main.add_command(_command)

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from typing import Any
 
@@ -24,15 +25,18 @@ from indexer.cli.base import (
     unix_ms,
 )
 from indexer.config import PREFIX, ConfigError, Settings
-from indexer.consumer import Consumer, Stats, cursor_checkpoint
+from indexer.consumer import Consumer, cursor_checkpoint
 from indexer.lock import daemon_lock
 from indexer.records import Scope
 from indexer.resync import Resyncer
+from indexer.stats import Stats
 from indexer.store import backfills, cursors, daemon, repos
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database, Transaction
 from xrpc.app import create_app
 from xrpc.auth import ServiceAuth
+from xrpc.counts import Counts
+from xrpc.metrics import Metrics, create_metrics_app
 from xrpc.pds import PdsClient
 from xrpc.publisher import Publisher
 from xrpc.server import Server
@@ -55,11 +59,20 @@ _log = log.get("daemon")
 def run(cursor: int | str | None, **flags: Any) -> None:
     """Run the daemon: indexer and XRPC server."""
     settings = load_settings(flags)
-    with daemon_lock(settings.db), _listen(settings) as listener:
-        run_async(_daemon(settings, cursor, listener))
+    with (
+        daemon_lock(settings.db),
+        _listen("bind", settings.bind) as listener,
+        _listen_for_metrics(settings) as metrics_listener,
+    ):
+        run_async(_daemon(settings, cursor, listener, metrics_listener))
 
 
-async def _daemon(settings: Settings, cursor: int | str | None, listener: socket.socket) -> None:
+async def _daemon(
+    settings: Settings,
+    cursor: int | str | None,
+    listener: socket.socket,
+    metrics_listener: socket.socket | None,
+) -> None:
     """Run until a signal, or until one of the parts fails: then all of it ends."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -75,7 +88,7 @@ async def _daemon(settings: Settings, cursor: int | str | None, listener: socket
         publisher = Publisher(db, sessions, resolver, pds)
         auth = ServiceAuth(resolver, settings.audiences)
         services = Services(settings, db, scope, resolver, pds, sessions, publisher)
-        stats = Stats.empty()
+        stats = Stats()
         consumer = Consumer(
             db,
             scope,
@@ -96,7 +109,14 @@ async def _daemon(settings: Settings, cursor: int | str | None, listener: socket
             relay=settings.relay_host,
         )
         backfiller = Backfiller(db, client, relay_url=settings.relay, relay=settings.relay_host)
-        server = Server(create_app(services, auth))
+        counts = Counts()
+        metrics = Metrics(db, consumer, auth.failures, counts)
+        is_beside = settings.metrics_bind is None
+        app = create_app(services, auth, consumer, counts, metrics if is_beside else None)
+        servers = [(Server(app, settings, counts), listener)]
+        if metrics_listener is not None:
+            metrics_app = create_metrics_app(metrics)
+            servers.append((Server(metrics_app, settings, counts), metrics_listener))
         _announce(settings, start, cursor)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -106,11 +126,15 @@ async def _daemon(settings: Settings, cursor: int | str | None, listener: socket
                     tasks.create_task(resyncer.run(), name="resyncer"),
                     tasks.create_task(backfiller.run(), name="backfiller"),
                 ]
-                serving = tasks.create_task(server.serve(sockets=[listener]), name="xrpc")
+                serving = [
+                    tasks.create_task(server.serve(sockets=[taken]), name="xrpc")
+                    for server, taken in servers
+                ]
                 await stop.wait()
                 _log.info("daemon.stopping")
-                server.should_exit = True
-                await serving
+                for server, _ in servers:
+                    server.should_exit = True
+                await asyncio.gather(*serving)
                 for task in working:
                     task.cancel()
         except* Exception as group:
@@ -173,17 +197,25 @@ def _checkpoint(relay: str, stats: Stats) -> Callable[..., Any]:
     return save
 
 
-def _listen(settings: Settings) -> socket.socket:
+def _listen(name: str, address: str) -> socket.socket:
+    """Listen at the address that a setting names; a ConfigError tells why that can't be."""
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
     try:
-        family = socket.AF_INET6 if ":" in settings.bind_host else socket.AF_INET
-        return socket.create_server(
-            (settings.bind_host, settings.bind_port), family=family, backlog=BACKLOG
-        )
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, int(port)), family=family, backlog=BACKLOG)
     except OSError as error:
         # Python adds to the system's words, but for a name that is not resolved (errno below 0).
         number = error.errno or 0
         reason = os.strerror(number) if number > 0 else error.strerror
-        raise ConfigError(f"{PREFIX}BIND (--bind): {settings.bind}: {reason}") from None
+        flag = name.replace("_", "-")
+        raise ConfigError(f"{PREFIX}{name.upper()} (--{flag}): {address}: {reason}") from None
+
+
+def _listen_for_metrics(settings: Settings) -> AbstractContextManager[socket.socket | None]:
+    if settings.metrics_bind in (None, "off"):
+        return nullcontext()
+    return _listen("metrics_bind", settings.metrics_bind)
 
 
 def _announce(settings: Settings, start: int | None, cursor: int | str | None) -> None:
@@ -193,6 +225,9 @@ def _announce(settings: Settings, start: int | None, cursor: int | str | None) -
         "relay": f"{settings.relay}, {'from oldest' if cursor == 'oldest' else behind}",
         "plc": settings.plc,
         "xrpc": f"http://{settings.bind}",
+        "metrics": f"http://{settings.metrics_bind or settings.bind}/metrics"
+        if settings.metrics_bind != "off"
+        else "off",
         "service": f"{settings.service_did}#{settings.service_id}",
         "operators": ", ".join(sorted(settings.operators)) or "none",
         "verifier": settings.verifier or "none",

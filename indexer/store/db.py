@@ -37,8 +37,37 @@ MIGRATIONS: Mapping[int, str] = {
             primary key (kind, reason)
         ) strict, without rowid;
     """,
+    # Invites are redeemed; invites and verifications are listed.
+    2: """
+        drop index invites_by_token;
+        create index invites_by_token on invites (token_hash, space_uri);
+        create index invites_by_space on invites (space_uri, created_at, uri);
+        drop index verifications_by_issuer;
+        drop index verifications_by_subject;
+        create index verifications_by_time on verifications (revoked, created_at, uri);
+        create index verifications_by_issuer on verifications (did, revoked, created_at, uri);
+        create index verifications_by_subject
+            on verifications (subject, revoked, created_at, uri);
+        create table members (
+            space_uri  text    not null,
+            did        text    not null,
+            rev        text    not null,
+            token_hash text    not null check (length(token_hash) = 64),
+            added_by   text    not null,
+            added_at   integer not null,
+            primary key (space_uri, did)
+        ) strict, without rowid;
+        create index members_by_did on members (did, space_uri);
+        create table invite_tokens (
+            token_hash text    not null check (length(token_hash) = 64),
+            space_uri  text    not null,
+            used_count integer not null default 0 check (used_count >= 0),
+            minted_at  integer,
+            primary key (token_hash, space_uri)
+        ) strict, without rowid;
+    """,
 }
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 BUSY_TIMEOUT = 10.0  # seconds; `rescind replay` and `login` write to the same file
 CACHE_KIB = 32_768
 CHECKPOINT_PAGES = 4_000  # the WAL is folded in at about 16 MB
@@ -59,8 +88,8 @@ class Reader(Protocol):
     async def one(self, sql: str, params: Params = ...) -> Row | None: ...
 
 
-class Transaction:
-    """An open write transaction. To hold one is the proof that a write is inside it."""
+class Aside:
+    """A reader with a connection of its own."""
 
     def __init__(self, connection: aiosqlite.Connection) -> None:
         self._connection = connection
@@ -70,6 +99,10 @@ class Transaction:
 
     async def one(self, sql: str, params: Params = {}) -> Row | None:  # noqa: B006
         return next(iter(await self.all(sql, params)), None)
+
+
+class Transaction(Aside):
+    """An open write transaction. To hold one is the proof that a write is inside it."""
 
     async def execute(self, sql: str, params: Params = {}) -> int:  # noqa: B006
         """Run one statement; return the number of rows that it changed."""
@@ -131,6 +164,15 @@ class Database:
     async def one(self, sql: str, params: Params = {}) -> Row | None:  # noqa: B006
         """Return the first row of a query over what is committed."""
         return next(iter(await self.all(sql, params)), None)
+
+    @asynccontextmanager
+    async def aside(self) -> AsyncIterator[Aside]:
+        """Read over a connection of its own, so that nobody waits for the end of a long query."""
+        connection = await _connect(self.path)
+        try:
+            yield Aside(connection)
+        finally:
+            await connection.close()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:

@@ -1,24 +1,28 @@
 """The invites, and apart from them those of strangers, which never count."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from indexer.records import Invite, Row
+from indexer.store import living
 from indexer.store.db import Reader, Transaction, json_list
+from indexer.store.db import Row as DbRow
+
+MAX_COPIES = 1_000
+MAX_CONSIDERED = 10_000
+
+_COLUMNS = """
+    invites.uri, invites.did, invites.cid, invites.rev, invites.revoked, invites.space_uri,
+    invites.token_hash, kind, max_uses, expires_at, note, invites.created_at
+"""
 
 
 async def load(db: Reader, uris: Iterable[str]) -> list[Row]:
     rows = await db.all(
-        """
-        select uri, did, cid, rev, revoked, space_uri, token_hash, kind, max_uses, expires_at,
-               note, created_at
-        from invites where uri in (select value from json_each(:uris))
-        """,
+        f"select {_COLUMNS} from invites where uri in (select value from json_each(:uris))",  # noqa: S608
         {"uris": json_list(uris)},
     )
-    return [
-        Row(r["uri"], r["did"], r["cid"], r["rev"], bool(r["revoked"]), Invite(*r[5:]))
-        for r in rows
-    ]
+    return [_row(row) for row in rows]
 
 
 async def save(tx: Transaction, rows: Iterable[tuple[Row, Invite]]) -> None:
@@ -65,6 +69,86 @@ async def with_token(db: Reader, space_uri: str, token_hash: str) -> list[Row]:
         {"space_uri": space_uri, "token_hash": token_hash},
     )
     return await load(db, [row["uri"] for row in rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """An invite with what is known of its token."""
+
+    uri: str
+    did: str  # who wrote it
+    rev: str
+    invite: Invite
+    used_count: int
+    revoked_at: int | None = None  # Unix ms; None while it is not revoked
+
+
+async def living_with_token(
+    db: Reader, token_hash: str, space_uri: str | None = None
+) -> list[Issued]:
+    """Return live invites of this token to live spaces: to one of them, or to all.
+
+    Only `MAX_COPIES` are looked at: a hash is public, and anybody can put it into any number of
+    records.
+    """
+    in_space = "" if space_uri is None else "and space_uri = :space_uri"
+    rows = await db.all(
+        f"""
+        select {_COLUMNS}, coalesce(used_count, 0), null
+        from (
+            select * from invites where token_hash = :token_hash {in_space} limit :considered
+        ) as invites
+        join spaces on spaces.uri = invites.space_uri join repos on repos.did = spaces.did
+        left join invite_tokens on invite_tokens.token_hash = invites.token_hash
+            and invite_tokens.space_uri = invites.space_uri
+        where {living.INVITE} and {living.SPACE}
+        """,  # noqa: S608
+        {"token_hash": token_hash, "space_uri": space_uri, "considered": MAX_COPIES},
+    )
+    return [_issued(row) for row in rows]
+
+
+async def was_revoked(db: Reader, token_hash: str) -> bool:
+    """Whether an invite of this token was revoked, in whatever space."""
+    row = await db.one(
+        """
+        select 1 from (
+            select revoked from invites where token_hash = :token_hash limit :considered
+        ) where revoked = 1 limit 1
+        """,
+        {"token_hash": token_hash, "considered": MAX_COPIES},
+    )
+    return row is not None
+
+
+async def of_space(db: Reader, space_uri: str, *, revoked: bool, limit: int) -> list[Issued]:
+    """Return the live invites to a space, and the revoked ones if wanted, the newest first.
+
+    Only the `MAX_CONSIDERED` newest records are looked at: an owner can write any number of them.
+    """
+    rows = await db.all(
+        f"""
+        select {_COLUMNS}, coalesce(used_count, 0),
+            (select min(created_at) from tombstones
+             where tombstones.space_uri = invites.space_uri
+                 and tombstones.token_hash = invites.token_hash and cause = 'revoked')
+        from (
+            select * from invites where space_uri = :space_uri
+            order by created_at desc, uri desc limit :considered
+        ) as invites
+        left join invite_tokens on invite_tokens.token_hash = invites.token_hash
+            and invite_tokens.space_uri = invites.space_uri
+        where (:revoked and invites.revoked = 1) or ({living.INVITE})
+        limit :limit
+        """,  # noqa: S608
+        {
+            "space_uri": space_uri,
+            "revoked": revoked,
+            "considered": MAX_CONSIDERED,
+            "limit": limit,
+        },
+    )
+    return [_issued(row) for row in rows]
 
 
 async def count_live(db: Reader) -> int:
@@ -126,3 +210,16 @@ async def delete_untrusted(tx: Transaction, uris: Iterable[str]) -> None:
     await tx.execute_many(
         "delete from untrusted_invites where uri = :uri", [{"uri": uri} for uri in uris]
     )
+
+
+def _row(row: DbRow) -> Row:
+    fields = _invite(row)
+    return Row(row["uri"], row["did"], row["cid"], row["rev"], bool(row["revoked"]), fields)
+
+
+def _issued(row: DbRow) -> Issued:
+    return Issued(row["uri"], row["did"], row["rev"], _invite(row), *row[12:])
+
+
+def _invite(row: DbRow) -> Invite:
+    return Invite(*row[5:12])

@@ -12,6 +12,7 @@ from indexer.store.db import Reader, Transaction, json_list
 from indexer.syntax import parse_at_uri
 
 STATES = ("pending", "sent", "confirmed", "blocked", "dropped")
+UNDONE = ("pending", "sent", "blocked")
 
 _COLUMNS = """
     uri, did, collection, rkey, state, record_rev, commit_rev, attempts, due_at, error, created_at,
@@ -248,3 +249,14 @@ async def listing(db: Reader, states: Sequence[str], limit: int) -> list[Deletio
 async def count_by_state(db: Reader) -> dict[str, int]:
     rows = await db.all("select state, count(*) as count from outbox group by state")
     return {row["state"]: row["count"] for row in rows}
+
+
+async def oldest_by_state(db: Reader) -> dict[str, int]:
+    """Return when the oldest row of each state was made, in Unix ms, for those not done."""
+    rows = await db.all(
+        """
+        select state, min(created_at) as created_at from outbox
+        where state in ('pending', 'sent', 'blocked') group by state
+        """
+    )
+    return {row["state"]: row["created_at"] for row in rows}

@@ -44,6 +44,12 @@ async def load(db: Reader, dids: Iterable[str]) -> dict[str, Repo]:
     return {row["did"]: Repo(*row) for row in rows}
 
 
+async def whole_rev(db: Reader, did: str) -> str | None:
+    """Return the revision up to which all of a repo is known; None if it is not tracked."""
+    row = await db.one("select whole_rev from repos where did = :did", {"did": did})
+    return row["whole_rev"] if row else None
+
+
 async def save(tx: Transaction, repos: Iterable[Repo]) -> None:
     await tx.execute_many(
         f"""

@@ -56,7 +56,8 @@ class Commit:
     did: str
     rev: str
     since: str | None
-    deleted: tuple[str, ...]  # paths
+    deleted: tuple[str, ...] = ()  # paths
+    created: tuple[tuple[str, str, Any], ...] = ()  # paths, CIDs, records
 
 
 Fault = Callable[["FakePds", Call, asyncio.StreamWriter], Awaitable[None]]
@@ -193,18 +194,29 @@ class FakePds:
         paths = [f"{write['collection']}/{write['rkey']}" for write in call.input["writes"]]
         if len(paths) > 200:
             return 400, _error("InvalidRequest", "Too many writes. Max: 200")
-        if len(set(paths)) < len(paths) or not set(paths) <= self.repos[did].keys():
+        values = [write.get("value") for write in call.input["writes"]]
+        creates = None not in values  # nobody asks for both at once
+        there = set(paths) & self.repos[did].keys()
+        if len(set(paths)) < len(paths) or there != (set() if creates else set(paths)):
             return 500, _error("InternalServerError", "Internal Server Error")
-        for path in paths:
-            del self.repos[did][path]
-        rev = self._commit(did, tuple(paths))
-        return 200, {"commit": {"cid": cid_of(rev), "rev": rev}, "results": []}
+        results = []
+        for path, value in zip(paths, values, strict=True):
+            if creates:
+                self.repos[did][path] = cid_of(value)
+                results.append({"uri": f"at://{did}/{path}", "cid": cid_of(value)})
+            else:
+                del self.repos[did][path]
+        created = tuple((path, cid_of(v), v) for path, v in zip(paths, values, strict=True))
+        rev = self._commit(did, () if creates else tuple(paths), created if creates else ())
+        return 200, {"commit": {"cid": cid_of(rev), "rev": rev}, "results": results}
 
-    def _commit(self, did: str, deleted: tuple[str, ...]) -> str:
+    def _commit(
+        self, did: str, deleted: tuple[str, ...], created: tuple[tuple[str, str, Any], ...] = ()
+    ) -> str:
         Clock.number += 1
         since, self.revs[did] = self.revs[did], tid(Clock.number)
-        if deleted:
-            self.commits.append(Commit(did, tid(Clock.number), since, deleted))
+        if deleted or created:
+            self.commits.append(Commit(did, tid(Clock.number), since, deleted, created))
         return tid(Clock.number)
 
     def _tokens_of(self, did: str) -> dict[str, str]:

@@ -8,8 +8,9 @@ from typing import Any
 
 from indexer.events import Account, Action, Rejected, VerifiedCommit, VerifiedSync, Write
 from indexer.projection import Change, Projection
-from indexer.store import outbox, tombstones
+from indexer.store import members, outbox, spaces, tombstones
 from indexer.store.db import Database
+from indexer.store.members import Member
 from indexer.syntax import parse_at_uri
 from tests.unit.frames import ALICE, NOW, SCOPE, TIME, block, cid_text, hash_of, tid
 from xrpc.invites import lay_tombstones as revoke_token
@@ -19,7 +20,7 @@ from xrpc.verifications import _Seen
 
 RELAY = "relay.test"
 TABLES = ["repos", "spaces", "invites", "untrusted_invites", "verifications"]
-TABLES += ["tombstones", "outbox", "audit", "sessions"]
+TABLES += ["tombstones", "members", "outbox", "audit", "sessions"]
 Row = dict[str, Any]
 
 
@@ -116,6 +117,14 @@ class Index:
         async with self.db.transaction() as tx:
             found = {} if seen is None else {uri: seen}
             await revoke_records(tx, [target], found, actor, reason, self.now)
+
+    async def join(self, space_uri: str, did: str) -> None:
+        """Let somebody into a space, if it is there."""
+        async with self.db.transaction() as tx:
+            space = await spaces.live(tx, space_uri)
+            if space is not None:
+                member = Member(space_uri, did, space.rev, hash_of("token"), ALICE, self.now)
+                await members.add(tx, member)
 
     async def acknowledge(self, uri: str, rev: str) -> None:
         """Do what the publisher does when the PDS has deleted a record at `rev`."""

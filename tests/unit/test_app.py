@@ -10,18 +10,24 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from indexer.events import Write
+from tests.unit.fake_pds import cid_of
 from tests.unit.world import (
     ALICE,
+    CREATED_AT,
     REVOKE_INVITE,
     REVOKE_VERIFICATIONS,
+    SPACE,
     STRANGER,
     World,
     make_world,
 )
-from xrpc import app as module
+from xrpc import endpoint as module
 from xrpc import server as http_server
-from xrpc.app import MAX_BODY
+from xrpc.methods import METHODS, Method
 
+LIST_SPACES = "rsvp.atmo.space.listSpaces"
+MAX_BODY = 256_000  # bytes
 PATH = f"/xrpc/{REVOKE_VERIFICATIONS}"
 
 
@@ -71,7 +77,6 @@ async def posted(world: World, content: Any, **headers: str) -> tuple[int, str]:
         "rsvp.atmo.space.invite.revoke%00",
         "rsvp.atmo.space.invite.revoke%20",
         "%2e%2e",
-        "_health",
         "x" * 4000,
     ],
 )
@@ -102,7 +107,6 @@ async def test_a_refused_verb_is_told_which_one_is_right(world: World) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
         "/xrpc",
         "/xrpc/",
         f"/xrpc/{REVOKE_INVITE}/",
@@ -274,7 +278,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for_long(
     assert b"did not arrive in time" in answer
 
 
-@pytest.mark.parametrize("before", [b"", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"])
+@pytest.mark.parametrize("before", [b"", b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n"])
 @pytest.mark.parametrize("start", [b"", b"GET / HTTP/1.1\r\nX: "])
 async def test_a_head_that_does_not_come_does_not_keep_a_connection(
     world: World, monkeypatch: pytest.MonkeyPatch, before: bytes, start: bytes
@@ -308,7 +312,7 @@ async def test_a_head_that_comes_leaves_the_answer_all_its_time(
         await asyncio.sleep(0.4)
         return {"revokedVerifications": [], "failedRevocations": []}
 
-    monkeypatch.setitem(module.METHODS, REVOKE_VERIFICATIONS, slow)
+    monkeypatch.setitem(METHODS, REVOKE_VERIFICATIONS, Method(slow))
     answer = await world.call(ALICE, REVOKE_VERIFICATIONS, {"uris": []})
     assert answer.status_code == 200
 
@@ -379,7 +383,7 @@ async def test_our_own_fault_is_logged_and_not_told(
     async def fail(*_: object) -> dict[str, Any]:
         raise broken
 
-    monkeypatch.setitem(module.METHODS, REVOKE_VERIFICATIONS, fail)
+    monkeypatch.setitem(METHODS, REVOKE_VERIFICATIONS, Method(fail))
     with capture_logs() as entries:
         refused = await posted(world, b'{"uris":[]}')
         answer = await world.call(ALICE, REVOKE_VERIFICATIONS, {"uris": []})
@@ -398,7 +402,7 @@ async def test_an_output_that_does_not_fit_the_lexicon_is_our_own_fault(
     async def lie(*_: object) -> dict[str, Any]:
         return {"revokedVerifications": ["not a URI"], "failedRevocations": []}
 
-    monkeypatch.setitem(module.METHODS, REVOKE_VERIFICATIONS, lie)
+    monkeypatch.setitem(METHODS, REVOKE_VERIFICATIONS, Method(lie))
     assert await posted(world, b'{"uris":[]}') == (500, "InternalServerError")
 
 
@@ -429,3 +433,66 @@ async def test_a_stranger_s_token_for_another_service_is_refused(world: World) -
         401,
         "BadJwtAudience",
     )
+
+
+# --- how much of the caller's repo has arrived ---
+
+OLD, NEW = "3kaaaaaaaaa22", "3kbbbbbbbbb22"
+
+
+async def show(world: World, rev: str, since: str | None) -> None:
+    record = {"$type": SPACE, "createdAt": CREATED_AT}
+    await world.show(ALICE, rev, since, Write("create", SPACE, rev, cid_of(rev), None, record))
+
+
+def showing(world: World, output: dict[str, Any]) -> Method:
+    """Return a method during which the firehose shows another commit of the caller."""
+
+    async def handler(*_: object) -> dict[str, Any]:
+        await show(world, NEW, OLD)
+        return output
+
+    return Method(handler)
+
+
+async def test_a_caller_whose_repo_is_not_tracked_is_told_nothing_of_it(world: World) -> None:
+    answer = await world.call(STRANGER, REVOKE_VERIFICATIONS, {"uris": []})
+    assert answer.status_code == 200
+    assert "atproto-repo-rev" not in answer.headers
+
+
+async def test_a_caller_is_told_up_to_where_his_repo_has_arrived(world: World) -> None:
+    await show(world, OLD, None)
+    answer = await world.call(ALICE, REVOKE_VERIFICATIONS, {"uris": []})
+    assert answer.headers["atproto-repo-rev"] == OLD
+    answer = await world.call(ALICE, REVOKE_VERIFICATIONS, {})
+    assert (answer.status_code, answer.headers["atproto-repo-rev"]) == (400, OLD)
+    answer = await world.call(STRANGER, REVOKE_VERIFICATIONS, {"uris": []})
+    assert "atproto-repo-rev" not in answer.headers
+    assert "atproto-repo-rev" not in (await world.request("POST", PATH, json={})).headers
+
+
+async def test_a_repo_with_a_gap_has_arrived_up_to_the_gap(world: World) -> None:
+    await show(world, OLD, None)
+    await show(world, NEW, "3kaaaaaaaaa2z")
+    answer = await world.call(ALICE, REVOKE_VERIFICATIONS, {"uris": []})
+    assert answer.headers["atproto-repo-rev"] == OLD
+
+
+async def test_a_query_has_at_least_what_its_header_says(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await show(world, OLD, None)
+    monkeypatch.setitem(METHODS, LIST_SPACES, showing(world, {"spaces": []}))
+    answer = await world.ask(ALICE, LIST_SPACES)
+    assert (answer.status_code, answer.headers["atproto-repo-rev"]) == (200, OLD)
+
+
+async def test_a_write_that_has_come_round_meanwhile_is_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await show(world, OLD, None)
+    method = showing(world, {"revokedVerifications": [], "failedRevocations": []})
+    monkeypatch.setitem(METHODS, REVOKE_VERIFICATIONS, method)
+    answer = await world.call(ALICE, REVOKE_VERIFICATIONS, {"uris": []})
+    assert (answer.status_code, answer.headers["atproto-repo-rev"]) == (200, NEW)

@@ -415,6 +415,28 @@ async def test_the_daemon_says_what_it_uses_and_where_but_no_secret(world: World
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("elsewhere", [True, False])
+async def test_metrics_are_served_where_the_setting_says(world: World, elsewhere: bool) -> None:
+    address = free_address()
+    settings = {"METRICS_BIND": address} if elsewhere else {}
+    async with running(world, **settings) as daemon, httpx.AsyncClient(trust_env=False) as client:
+        beside = await client.get(f"{daemon.url}/metrics")
+        assert beside.status_code == (404 if elsewhere else 200)
+        if elsewhere:
+            found = await client.get(f"http://{address}/metrics")
+            assert "rescind_frames_total 0.0" in found.text
+        assert await daemon.end(signal.SIGTERM) == 0
+    assert f"{address if elsewhere else daemon.address}/metrics" in daemon.out.decode()
+
+
+async def test_a_daemon_without_a_relay_says_that_it_is_not_well(world: World) -> None:
+    async with running(world) as daemon, httpx.AsyncClient(trust_env=False) as client:
+        answer = await client.get(f"{daemon.url}/xrpc/_health")
+        assert answer.status_code == 503
+        assert "has not been reached" in answer.json()["message"]
+        assert await daemon.end(signal.SIGTERM) == 0
+
+
 async def test_without_a_relay_it_serves_on_says_so_and_tries_again_later_and_later(
     world: World,
 ) -> None:

@@ -28,6 +28,17 @@ VALUES = {
     "handle_resolver": ("https://pds.example", "https://pds.example"),
     "allow_private_hosts": ("on", True),
     "refuse_old_form": ("on", True),
+    "metrics_bind": ("127.0.0.1:9100", "127.0.0.1:9100"),
+    "max_lag": ("2.5", 2.5),
+    "rate_limit": ("10", 10),
+    "rate_limit_address": ("5", 5),
+    "rate_window": ("60", 60),
+    "trusted_proxies": ("10.0.0.0/8, ::1", frozenset({"10.0.0.0/8", "::1/128"})),
+    "max_requests": ("8", 8),
+    "max_connections": ("9", 9),
+    "request_timeout": ("1.5", 1.5),
+    "max_body": ("1000", 1000),
+    "max_params": ("1000", 1000),
     "log_level": ("debug", "debug"),
     "log_format": ("json", "json"),
 }
@@ -67,6 +78,9 @@ def test_the_defaults_are_those_of_the_design() -> None:
     assert settings.operators == frozenset()
     assert settings.key_file == Path("rescind.db.key")
     assert not settings.allow_private_hosts
+    assert settings.metrics_bind is None
+    assert settings.trusted_proxies == frozenset()
+    assert settings.max_body == 256_000
 
 
 @pytest.mark.parametrize("name", VALUES)
@@ -142,6 +156,23 @@ def test_what_others_put_into_the_file_is_not_our_business(tmp_path: Path) -> No
         ("verifier", "alice.example"),
         ("handle_resolver", "alice"),
         ("allow_private_hosts", "perhaps"),
+        ("metrics_bind", "nonsense"),
+        ("metrics_bind", "on"),
+        ("max_lag", "0"),
+        ("max_lag", "inf"),
+        ("max_lag", "nan"),
+        ("rate_limit", "0"),
+        ("rate_limit", "many"),
+        ("rate_limit_address", "1.5"),
+        ("rate_window", "-1"),
+        ("trusted_proxies", "proxy.example"),
+        ("trusted_proxies", "10.0.0.1/8"),
+        ("max_requests", "3"),
+        ("max_connections", "0"),
+        ("request_timeout", "0"),
+        ("request_timeout", "inf"),
+        ("max_body", "0"),
+        ("max_params", "x"),
         ("log_level", "loud"),
         ("log_format", "xml"),
     ],

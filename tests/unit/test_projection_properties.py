@@ -22,6 +22,7 @@ from indexer.projection import Change, Desynchronize
 from tests.unit.frames import (
     ALICE,
     BOB,
+    CAROL,
     INVITE,
     SPACE,
     VERIFICATION,
@@ -51,7 +52,7 @@ STEPS = (
     ["write"] * 6
     + ["delete", "put back", "put back", "revoke token", "revoke verification"] * 2
     + ["publish"] * 4
-    + ["account", "sync", "rebuild"] * 2
+    + ["account", "sync", "rebuild", "join"] * 2
     + ["missed", "lose", "block", "drop", "reject"]
 )
 
@@ -121,6 +122,9 @@ class Teller:
                 if repo.rev and CHECK in repo.cids and self.rng.random() < 0.5:
                     seen = _Seen(repo.cids[CHECK], repo.rev)
                 self.do(_revoke(repo.uri(CHECK), seen))
+            case "join":
+                uri, did = self.rng.choice(GARDENS), self.rng.choice([BOB, CAROL])
+                self.do(lambda index: index.join(uri, did))
             case "block":
                 self.do(lambda index: index.block(repo.did))
             case "rebuild" if repo.rev:
@@ -227,6 +231,13 @@ async def _nothing_revoked_lives(index: Index) -> None:
         """
     )
     assert [row["uri"] for row in alive] == []
+    dead = await index.db.all(
+        """
+        select uri from members join tombstones on uri = members.space_uri
+        where tombstones.rev >= members.rev
+        """
+    )
+    assert [row["uri"] for row in dead] == []
 
 
 async def _dump_of(directory: str, name: str, play: Callable[[Index], Awaitable[None]]) -> Any:

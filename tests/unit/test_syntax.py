@@ -13,6 +13,7 @@ from indexer.syntax import (
     FORMATS,
     AtUri,
     count_graphemes,
+    format_datetime,
     is_tid,
     parse_at_uri,
     parse_datetime,
@@ -356,6 +357,19 @@ def test_datetimes_agree_with_the_standard_library(moment):
     ms = (moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1000
     text = moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
     assert abs(parse_datetime(text) - ms) <= 1
+
+
+@given(st.integers(-62_167_219_200_000, 253_402_300_799_999))
+def test_milliseconds_become_the_datetime_that_tells_them(ms):
+    text = format_datetime(ms)
+    assert len(text) == len("2026-01-31T12:00:00.000Z")
+    assert parse_datetime(text) == ms
+
+
+def test_milliseconds_of_no_year_that_can_be_written_are_refused():
+    for ms in (-62_167_219_200_001, 253_402_300_800_000):
+        with pytest.raises(ValueError, match="not a time"):
+            format_datetime(ms)
 
 
 def test_a_datetime_in_error_is_told_its_form():

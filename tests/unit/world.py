@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,16 +17,20 @@ from indexer.events import VerifiedCommit, Write
 from indexer.identity import IdentityResolver
 from indexer.net import guarded_client
 from indexer.projection import Projection
+from indexer.stats import Stats
 from indexer.store import outbox, tombstones
+from indexer.store.cursors import Cursor
 from indexer.store.db import Database
 from indexer.store.outbox import Deletion
 from indexer.store.tombstones import Tombstone
-from tests.unit.fake_pds import FakePds, cid_of, fake_pds
+from tests.unit.fake_pds import Commit, FakePds, cid_of, fake_pds
 from tests.unit.keys import Key, document, jwt, service
 from tests.unit.test_identity import Directory
 from tests.unit.test_net import Host, hosting
 from xrpc.app import create_app
 from xrpc.auth import ServiceAuth
+from xrpc.counts import Counts
+from xrpc.metrics import Metrics
 from xrpc.pds import PdsClient, Tokens
 from xrpc.publisher import Publisher
 from xrpc.server import Server
@@ -62,6 +66,16 @@ class Clock:
 
 
 @dataclass
+class FakeStream:
+    """An indexer that has applied all there is, until a test says otherwise."""
+
+    is_connected: bool = True
+    position: Cursor | None = None
+    applied: Cursor | None = None
+    stats: Stats = field(default_factory=lambda: Stats(beat_at=NOW))
+
+
+@dataclass
 class World:
     """A service on a database, a directory, and the PDSes that the test makes."""
 
@@ -72,6 +86,8 @@ class World:
     client: httpx.AsyncClient
     stack: AsyncExitStack
     clock: Clock = field(default_factory=Clock)
+    stream: FakeStream = field(default_factory=FakeStream)
+    counts: Counts = field(default_factory=Counts)
     resolver: IdentityResolver = field(init=False)
     sessions: Sessions = field(init=False)
     publisher: Publisher = field(init=False)
@@ -152,12 +168,45 @@ class World:
         async with self.db.transaction() as tx:
             await self.projection.apply(tx, [commit], self.now)
 
+    async def show_commits(self, commits: Iterable[Commit]) -> None:
+        """Let the firehose show what others than the test wrote."""
+        for commit in commits:
+            writes = [
+                Write("delete", *path.split("/"), None, None, None) for path in commit.deleted
+            ]
+            for path, cid, record in commit.created:
+                writes.append(Write("create", *path.split("/"), cid, None, record))
+            await self.show(commit.did, commit.rev, commit.since, *writes)
+
     async def show_deletions(self, pds: FakePds | None = None) -> None:
         """Let the firehose show what was deleted from the repos of a PDS."""
-        for commit in (pds or self.pds).commits:
-            paths = [path.split("/") for path in commit.deleted]
-            writes = [Write("delete", name, rkey, None, None, None) for name, rkey in paths]
-            await self.show(commit.did, commit.rev, commit.since, *writes)
+        await self.show_commits(c for c in (pds or self.pds).commits if c.deleted)
+
+    @asynccontextmanager
+    async def streaming(self, pds: FakePds | None = None) -> AsyncIterator[None]:
+        """Let the firehose show meanwhile whatever is written through a PDS."""
+        commits = (pds or self.pds).commits
+
+        async def show() -> None:
+            shown = 0
+            while True:
+                await self.show_commits(commits[shown : (shown := len(commits))])
+                await asyncio.sleep(0.01)
+
+        task = asyncio.create_task(show())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def erase(self, uri: str) -> None:
+        """Let its owner delete a record, and the firehose show it."""
+        owner, collection, rkey = uri.removeprefix("at://").split("/")
+        since = self.pds.revs[owner]
+        del self.pds.repos[owner][f"{collection}/{rkey}"]
+        rev = self.pds._commit(owner, ())
+        await self.show(owner, rev, since, Write("delete", collection, rkey, None, None, None))
 
     async def space(self, owner: str, rkey: str = "party") -> str:
         return await self.write(owner, SPACE, rkey, {"name": "A party"})
@@ -213,7 +262,9 @@ class World:
     async def serving(self) -> AsyncIterator[None]:
         """Serve the app on loopback, as the daemon does, with the publisher beside it."""
         auth = ServiceAuth(self.resolver, self.settings.audiences, clock=self.clock)
-        server = Server(create_app(self.services, auth))
+        metrics = Metrics(self.db, self.stream, auth.failures, self.counts, self.clock)
+        app = create_app(self.services, auth, self.stream, self.counts, metrics)
+        server = Server(app, self.settings, self.counts)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             async with self.publishing():
@@ -244,6 +295,11 @@ class World:
         """Call a procedure over HTTP, as `caller`."""
         headers = {"authorization": f"Bearer {self.token(caller, nsid)}"}
         return await self.request("POST", f"/xrpc/{nsid}", json=body, headers=headers)
+
+    async def ask(self, caller: str | None, nsid: str, **params: Any) -> httpx.Response:
+        """Call a query over HTTP, as `caller`, or as nobody."""
+        headers = {"authorization": f"Bearer {self.token(caller, nsid)}"} if caller else {}
+        return await self.request("GET", f"/xrpc/{nsid}", params=params, headers=headers)
 
     async def revoke(
         self, caller: str, *uris: str, reason: str | None = None
