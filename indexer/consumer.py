@@ -74,7 +74,8 @@ class Consumer:
         self.stats = stats or Stats()
         self.is_connected = False
         self.error: StreamError | None = None  # of a replay, which ended by it
-        self.position = None if start is None else Cursor(start, None)
+        self._seq = start
+        self._sent: str | None = None  # when, as the relay says
         self._db = db
         self._scope = scope
         self._prover = prover
@@ -85,9 +86,8 @@ class Consumer:
         self._finished = False
         self._forget_identity = forget_identity
         self._clock = clock
-        self._firehose = Firehose(relay_url, self._cursor)
+        self._firehose = Firehose(relay_url, lambda: self._seq)
         self._inbox = Inbox()
-        self._inbox.reach(self.position)
         self._tracked: set[str] = set()
         self._last_repo = 0
         self._poison = 0  # connections in a row that broke at an undecodable frame
@@ -108,6 +108,11 @@ class Consumer:
         self._finished = True
 
     @property
+    def position(self) -> Cursor | None:
+        """The last frame that was read; None before the first, if it began at the live end."""
+        return None if self._seq is None else Cursor(self._seq, self._sent)
+
+    @property
     def is_settled(self) -> bool:
         """Whether everything that has come is applied."""
         return self._saved == self.position
@@ -116,9 +121,6 @@ class Consumer:
     def applied(self) -> Cursor | None:
         """The position up to which everything is in the index."""
         return self._saved
-
-    def _cursor(self) -> int | None:
-        return None if self.position is None else self.position.seq
 
     async def _receive(self) -> None:
         if self._finished:
@@ -134,53 +136,54 @@ class Consumer:
 
     async def _read(self, connection: Connection) -> None:
         """Read one connection's frames until it ends, or until it makes no sense any more."""
-        stats, inbox, tracked = self.stats, self._inbox, self._tracked
-        collections = self._scope.collections
-        async with aclosing(connection.frames()) as frames:
-            async for frame in frames:
-                stats.frames += 1
-                try:
-                    event = decode(frame, collections, tracked)
-                except UndecodableFrame as error:
-                    if not self._steps_over(error):
-                        return
-                    continue
-                match event:
-                    case Skipped(seq, sent, reason):
-                        stats.skipped[reason] += 1
-                        if seq is not None and not self._reach(connection, seq, sent):
-                            return
-                    case StreamError():
-                        self._fail(event)
-                        return
-                    case Info(name):
-                        connection.told_of_gap |= name == OUTDATED_CURSOR
-                        await inbox.room()
-                        inbox.put(event)
-                    case _:
-                        if isinstance(event, Commit):
-                            # From here on, not from when it is applied: what follows at once
-                            # about this repo concerns us too.
-                            tracked.add(event.repo)
-                        await inbox.room()
-                        if event.seq is not None and not self._reach(
-                            connection, event.seq, event.time
-                        ):
-                            return
-                        inbox.put(event)  # no await since the position moved: both, or neither
+        async with aclosing(connection.frames()) as arriving:
+            async for frames in arriving:
+                if not await self._take(connection, frames):
+                    return
+
+    async def _take(self, connection: Connection, frames: list[bytes]) -> bool:
+        """Decode frames, and put what concerns us into the inbox; False to leave the connection."""
+        stats, inbox = self.stats, self._inbox
+        collections, tracked = self._scope.collections, self._tracked
+        for frame in frames:
+            stats.frames += 1
+            try:
+                event = decode(frame, collections, tracked)
+            except UndecodableFrame as error:
+                if not self._steps_over(error):
+                    return False
+                continue
+            if isinstance(event, Skipped):
+                stats.skipped[event.reason] += 1
+                if event.seq is not None and not self._reach(connection, event.seq, event.time):
+                    return False
+                continue
+            if isinstance(event, StreamError):
+                self._fail(event)
+                return False
+            if isinstance(event, Commit):
+                # From here on, not from when it is applied: what follows at once about this
+                # repo concerns us too.
+                tracked.add(event.repo)
+            await inbox.room()
+            if isinstance(event, Info):
+                connection.told_of_gap |= event.name == OUTDATED_CURSOR
+            elif event.seq is not None and not self._reach(connection, event.seq, event.time):
+                return False
+            inbox.put(event)  # no await since the position moved: both, or neither
+        return True
 
     def _reach(self, connection: Connection, seq: int, sent: str | None) -> bool:
         """Move the position; False if that is beyond the last frame that is wanted."""
         if seq > self._last:
             self._finished = True
             return False
-        position = self.position
-        if position is not None and not position.seq <= seq <= position.seq + FAR_AHEAD:
+        before = self._seq
+        if before is not None and not before <= seq <= before + FAR_AHEAD:
             if connection.jumped:
                 return False  # it makes no sense: another connection may
-            self._follow(connection, position.seq, seq)
-        self.position = Cursor(seq, sent)
-        self._inbox.reach(self.position)
+            self._follow(connection, before, seq)
+        self._seq, self._sent = seq, sent
         self._poison = 0
         connection.useful = True
         return True
@@ -201,10 +204,10 @@ class Consumer:
         """Whether to go on behind an undecodable frame; if not, a new connection may cure it."""
         self._poison += 1
         if self._poison < POISON_TRIES:
-            _log.warning("frame.undecodable", error=str(error), cursor=self._cursor())
+            _log.warning("frame.undecodable", error=str(error), cursor=self._seq)
             return False
         if self._poison == POISON_TRIES:
-            _log.error("frame.stepped_over", error=str(error), cursor=self._cursor())
+            _log.error("frame.stepped_over", error=str(error), cursor=self._seq)
         self.stats.rejected["undecodable"] += 1
         return True
 
@@ -212,12 +215,9 @@ class Consumer:
         if error.name == "FutureCursor" and not self._is_replay:
             # Our cursor belongs to another sequence than the one that this relay counts now.
             self._inbox.put(error)
-            self.position = None
-            self._inbox.reach(None)
+            self._seq = self._sent = None
             return
-        _log.warning(
-            "stream.failed", error=error.name, message=error.message, cursor=self._cursor()
-        )
+        _log.warning("stream.failed", error=error.name, message=error.message, cursor=self._seq)
         if error.name == "FutureCursor":
             self.error = error
             self._finished = True
@@ -228,7 +228,7 @@ class Consumer:
             if not self._inbox.is_full:
                 await asyncio.sleep(GATHER)
             is_last_take = self._finished
-            for batch in self._inbox.take():
+            for batch in self._inbox.take(self.position):
                 await self._apply(batch.events, batch.position)
             await self._track_newcomers()
             self.stats.beat_at = self._clock()

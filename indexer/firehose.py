@@ -1,7 +1,6 @@
 """Socket to raw frames: connections to `com.atproto.sync.subscribeRepos`, one after another.
 
-Source: atproto.com/specs/event-stream and atproto.com/specs/sync. A relay may split a message
-into several WebSocket frames; `websockets` puts them together.
+Source: atproto.com/specs/event-stream and atproto.com/specs/sync.
 """
 
 import asyncio
@@ -9,7 +8,7 @@ import random
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AsyncExitStack
 
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 from websockets.exceptions import (
     ConnectionClosed,
     ConnectionClosedOK,
@@ -19,8 +18,8 @@ from websockets.exceptions import (
 )
 
 from indexer import log
+from indexer.transport import MAX_FRAME, StreamSocket
 
-MAX_FRAME = 5_000_000  # bytes; the hard limit of atproto.com/specs/sync
 OPEN_TIMEOUT = 15.0  # seconds for DNS, TCP, TLS and the handshake together
 CLOSE_TIMEOUT = 2.0  # seconds for the other side to say goodbye
 PING_INTERVAL = 20.0  # seconds; a quiet stream is told from a dead one by its pongs
@@ -53,7 +52,7 @@ def delays(rng: Callable[[], float] = random.random) -> Iterator[float]:
 class Connection:
     """One open connection."""
 
-    def __init__(self, socket: ClientConnection) -> None:
+    def __init__(self, socket: StreamSocket) -> None:
         self._socket = socket
         self.received = 0
         # Set by the reader: a frame has moved its cursor; it was told that a stretch is lost; it
@@ -62,15 +61,15 @@ class Connection:
         self.end = "left by the reader"  # why it ended, for the log
         self.oversized = False
 
-    async def frames(self) -> AsyncGenerator[bytes, None]:
-        """Yield its frames until it ends, for whatever reason."""
+    async def frames(self) -> AsyncGenerator[list[bytes], None]:
+        """Yield its frames until it ends, for whatever reason, as many at once as have come."""
         try:
             while True:
-                # Text is not taken as such: the protocol knows binary frames only, and the
-                # decoder says so of this one.
-                frame = await self._socket.recv(decode=False)
-                self.received += 1
-                yield frame
+                # Text comes as its bytes: the protocol knows binary frames only, and the decoder
+                # says so of this one.
+                frames = await self._socket.receive()
+                self.received += len(frames)
+                yield frames
         except ConnectionClosedOK:
             self.end = "closed by the relay"
         except ConnectionClosed as closed:
@@ -103,6 +102,7 @@ class Firehose:
             async with AsyncExitStack() as stack:
                 try:
                     socket = await stack.enter_async_context(self._connect(cursor))
+                    assert isinstance(socket, StreamSocket)  # noqa: S101 (as asked for)
                 except _UNREACHABLE as error:
                     reason = str(error) or type(error).__name__
                 else:
@@ -128,6 +128,7 @@ class Firehose:
     def _connect(self, cursor: int | None) -> connect:
         return connect(
             subscribe_url(self._relay, cursor),
+            create_connection=StreamSocket,
             max_size=MAX_FRAME,
             compression=None,  # relays send none, and a stranger's could be a bomb
             open_timeout=OPEN_TIMEOUT,

@@ -26,7 +26,6 @@ class Inbox:
     def __init__(self) -> None:
         self._events: list[Event] = []
         self._bytes = 0
-        self._position: Cursor | None = None
         self._taken: Cursor | None = None  # up to here
         self._filled = asyncio.Event()
         self._room = asyncio.Event()
@@ -40,10 +39,6 @@ class Inbox:
         self._filled.set()
         if len(self._events) >= MAX_WAITING or self._bytes >= MAX_WAITING_BYTES:
             self._room.clear()
-
-    def reach(self, position: Cursor | None) -> None:
-        """All events up to this position have been put in, or concern nobody."""
-        self._position = position
 
     @property
     def is_full(self) -> bool:
@@ -62,8 +57,11 @@ class Inbox:
         except TimeoutError:
             return
 
-    def take(self) -> list[Batch]:
-        """Take everything, in at least one batch, which may be empty."""
+    def take(self, position: Cursor | None) -> list[Batch]:
+        """Take everything, in at least one batch, which may be empty.
+
+        `position` is what the events up to now reach, with those that concern nobody.
+        """
         events, self._events = self._events, []
         self._bytes = 0
         self._filled.clear()
@@ -81,6 +79,6 @@ class Inbox:
                 size += len(event.blocks)
             if not isinstance(event, Info | StreamError) and event.seq is not None:
                 self._taken = Cursor(event.seq, event.time)
-        self._taken = self._position
+        self._taken = position
         batches.append(Batch(batch, self._taken))
         return batches

@@ -48,7 +48,7 @@ class Reader:
 
     async def _read(self, connection: Connection) -> None:
         async with aclosing(connection.frames()) as frames:
-            async for frame in frames:
+            async for frame in (frame async for several in frames for frame in several):
                 self.frames.append(frame)
                 if frame.isdigit():
                     self.cursor = int(frame)
@@ -220,8 +220,8 @@ async def test_who_stops_reading_leaves_no_connection_open(relay: Relay) -> None
     connections = firehose.connections()
     connection = await anext(connections)
     frames = connection.frames()
-    assert await anext(frames) == b"1"
+    assert await anext(frames) == [b"1"]
     await frames.aclose()
     await connections.aclose()
     with pytest.raises(ConnectionClosed):
-        await connection._socket.recv()
+        await connection._socket.receive()

@@ -30,15 +30,13 @@ async def has_room(inbox: Inbox) -> bool:
 
 async def test_events_are_taken_in_order_with_the_position_that_they_reach() -> None:
     inbox = Inbox()
-    assert inbox.take() == [Batch([], None)]
+    assert inbox.take(None) == [Batch([], None)]
     events: list[Event] = [identity(1), commit(10), identity(3)]
     for event in events:
         inbox.put(event)
-    inbox.reach(Cursor(5, "then"))
-    assert inbox.take() == [Batch(events, Cursor(5, "then"))]
-    assert inbox.take() == [Batch([], Cursor(5, "then"))]
-    inbox.reach(None)
-    assert inbox.take() == [Batch([], None)]
+    assert inbox.take(Cursor(5, "then")) == [Batch(events, Cursor(5, "then"))]
+    assert inbox.take(Cursor(7, None)) == [Batch([], Cursor(7, None))]
+    assert inbox.take(None) == [Batch([], None)]
 
 
 async def test_there_is_room_until_so_many_events_wait(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,7 +46,7 @@ async def test_there_is_room_until_so_many_events_wait(monkeypatch: pytest.Monke
         assert await has_room(inbox)
         inbox.put(identity(seq))
     assert not await has_room(inbox)
-    inbox.take()
+    inbox.take(None)
     assert await has_room(inbox)
 
 
@@ -59,7 +57,7 @@ async def test_there_is_room_until_so_many_bytes_wait(monkeypatch: pytest.Monkey
     assert await has_room(inbox)
     inbox.put(commit(1))
     assert not await has_room(inbox)
-    inbox.take()
+    inbox.take(None)
     inbox.put(commit(99))
     assert await has_room(inbox)
 
@@ -71,7 +69,7 @@ async def test_who_waits_for_room_gets_on_when_it_is_taken(monkeypatch: pytest.M
     waiting = asyncio.create_task(inbox.room())
     await asyncio.sleep(0)
     assert not waiting.done()
-    inbox.take()
+    inbox.take(None)
     await asyncio.wait_for(waiting, 1)
 
 
@@ -82,7 +80,7 @@ async def test_it_is_filled_by_an_event_or_by_time() -> None:
     await asyncio.sleep(0)
     inbox.put(identity(1))
     await asyncio.wait_for(waiting, 1)
-    inbox.take()
+    inbox.take(None)
     waiting = asyncio.create_task(inbox.filled(60))
     await asyncio.sleep(0.01)
     assert not waiting.done()
@@ -94,13 +92,11 @@ async def test_what_is_taken_comes_in_batches_that_reach_to_their_own_last_frame
 ) -> None:
     monkeypatch.setattr(module, "MAX_BATCH", 2)
     inbox = Inbox()
-    inbox.reach(Cursor(0, None))
-    inbox.take()
+    inbox.take(Cursor(0, None))
     news = Info("Hello", None)
     for event in (news, news, identity(1), news, identity(3), identity(4), identity(5)):
         inbox.put(event)
-    inbox.reach(Cursor(9, "then"))
-    assert inbox.take() == [
+    assert inbox.take(Cursor(9, "then")) == [
         Batch([news, news], Cursor(0, None)),
         Batch([identity(1), news], Cursor(1, None)),
         Batch([identity(3), identity(4)], Cursor(4, None)),
