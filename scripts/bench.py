@@ -4,7 +4,10 @@ import argparse
 import asyncio
 import json
 import sys
+from pathlib import Path
 
+from scripts.bench_firehose import firehose
+from scripts.bench_relay import MILLION
 from scripts.bench_verify import BenchError, verify
 
 INTERRUPTED = 130  # the exit status that shells give to Ctrl-C
@@ -16,6 +19,17 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _share(text: str) -> int:
+    """Return frames of a million."""
+    try:
+        share = round(float(text) / 100 * MILLION)
+    except (ValueError, OverflowError):
+        share = 0
+    if not 0 < share <= MILLION:
+        raise argparse.ArgumentTypeError("must be a part of 100")
+    return share
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     benches = parser.add_subparsers(dest="bench", required=True)
@@ -25,10 +39,26 @@ def main() -> int:
     one.add_argument(
         "--rounds", type=_count, default=3, help="runs of each contestant (3); a round takes 40 s"
     )
-    one.add_argument("--json", action="store_true", help="end with one line of JSON")
+    stream = benches.add_parser("firehose", help="the stream, next to what else reads it")
+    stream.add_argument(
+        "--rounds", type=_count, help="turns of each reader (3, quick 2); a round takes 90 s"
+    )
+    stream.add_argument(
+        "--ours", type=_share, default="0.1", metavar="PERCENT", help="frames that concern us (0.1)"
+    )
+    stream.add_argument("--quick", action="store_true", help="fewer frames: less than a minute")
+    stream.add_argument("--plot", type=Path, metavar="FILE", help="draw it, as an SVG")
+    for each in (one, stream):
+        each.add_argument("--json", action="store_true", help="end with one line of JSON")
     arguments = parser.parse_args()
+    if arguments.bench == "verify":
+        measuring = verify(arguments.rounds)
+    else:
+        measuring = firehose(
+            arguments.rounds, arguments.ours, quick=arguments.quick, plot=arguments.plot
+        )
     try:
-        figures = asyncio.run(verify(arguments.rounds))
+        figures = asyncio.run(measuring)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1

@@ -94,6 +94,13 @@ def load(directory: Path) -> Corpus:
 def make(cache: Path, size: Size, tell: Callable[[], None] = lambda: None) -> Corpus:
     """Return the corpus of this size, made if the cache lacks it: `tell` is called before that."""
     words = [EDITION, SEED, *asdict(size).values()]
+    return load(cached(cache, words, lambda directory: _write(directory, size), tell))
+
+
+def cached(
+    cache: Path, words: list[Any], write: Callable[[Path], None], tell: Callable[[], None]
+) -> Path:
+    """Return the directory of what these words tell apart, written if the cache lacks it."""
     directory = cache / sha256(json.dumps(words).encode()).hexdigest()[:16]
     if not directory.exists():
         tell()
@@ -101,12 +108,12 @@ def make(cache: Path, size: Size, tell: Callable[[], None] = lambda: None) -> Co
         # Apart first, so that one that was interrupted is never taken for whole.
         unfinished = Path(mkdtemp(prefix="unfinished-", dir=cache))
         try:
-            _write(unfinished, size)
+            write(unfinished)
             unfinished.rename(directory)
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
-    return load(directory)
+    return directory
 
 
 def _write(directory: Path, size: Size) -> None:
@@ -115,10 +122,10 @@ def _write(directory: Path, size: Size) -> None:
     for number in range(size.repos):
         # The first ones take what is left over.
         count = size.commits // size.repos + (number < size.commits % size.repos)
-        author = _author(rng)
-        tree = GrowingTree(_others(rng, size.records))
+        author = new_author(rng)
+        tree = GrowingTree(other_records(rng, size.records))
         author.rev, author.data = tid(0, START), tree.root()
-        repos.append(_repo(author))
+        repos.append(repo_of(author))
         streams.append([_commit(author, tree, rng, index) for index in range(count)])
     # Of all repos in turn, much as on a relay.
     bodies = [body for turn in zip_longest(*streams) for body in turn if body is not None]
@@ -133,26 +140,29 @@ def _write(directory: Path, size: Size) -> None:
     (directory / "corpus.json").write_text(json.dumps(fields))
 
 
-def _author(rng: Random) -> Author:
-    letters = "abcdefghijklmnopqrstuvwxyz234567"
-    author = Author("did:plc:" + "".join(rng.choices(letters, k=24)))
+def new_author(rng: Random) -> Author:
+    author = Author(some_did(rng))
     author.key = Key(ec.derive_private_key(rng.getrandbits(255) + 1, ec.SECP256K1()), *K256)
     return author
 
 
-def _repo(author: Author) -> Repo:
+def some_did(rng: Random) -> str:
+    return "did:plc:" + "".join(rng.choices("abcdefghijklmnopqrstuvwxyz234567", k=24))
+
+
+def repo_of(author: Author) -> Repo:
     assert author.rev
     assert author.data
     return Repo(author.did, author.key.did_key, author.rev, libipld.encode_cid(author.data))
 
 
-def _others(rng: Random, count: int) -> dict[bytes, bytes]:
+def other_records(rng: Random, count: int) -> dict[bytes, bytes]:
     """Return path to CID of records that a commit's proof does not have to bring."""
-    paths = (f"{rng.choice(OTHERS)}/{_rkey(rng)}".encode() for _ in range(count))
+    paths = (f"{rng.choice(OTHERS)}/{new_rkey(rng)}".encode() for _ in range(count))
     return {path: cid_of(path) for path in paths}
 
 
-def _rkey(rng: Random) -> str:
+def new_rkey(rng: Random) -> str:
     return tid(rng.randrange(10**14), START - 10**11)
 
 
@@ -160,7 +170,7 @@ def _commit(author: Author, tree: GrowingTree, rng: Random, number: int) -> dict
     """Return the body of a `#commit` that creates one record of ours, but for its seq."""
     rev, since, before = tid(number + 1, START), author.rev, author.data
     collection = rng.choice(OURS)
-    path, record = f"{collection}/{rev}", block(_ours(rng, author.did, collection))
+    path, record = f"{collection}/{rev}", block(our_record(rng, author.did, collection))
     tree.insert(path.encode(), cid_of(record))
     data = tree.root()
     commit = block(author.commit_object(rev, data))
@@ -180,7 +190,7 @@ def _commit(author: Author, tree: GrowingTree, rng: Random, number: int) -> dict
     }
 
 
-def _ours(rng: Random, did: str, collection: str) -> dict[str, Any]:
+def our_record(rng: Random, did: str, collection: str) -> dict[str, Any]:
     word = rng.randbytes(6).hex()
     # Of another moment each: what is remembered of a text must not make the benchmark quick.
     moment = rng.randrange(86_400_000)
@@ -201,13 +211,13 @@ _AS_BASE32 = str.maketrans("0189", "wxyz")
 
 def _write_car(file: Path, rng: Random, size: Size) -> Repo:
     """Write a whole repo, its blocks in no order."""
-    author = _author(rng)
+    author = new_author(rng)
     records = {}
     for collection, count in ((None, size.car_records), (VERIFICATION, size.car_ours)):
         for _ in range(count):
             name = collection or rng.choice(OTHERS)
-            fields = _ours(rng, author.did, name) if collection else _post(rng, name)
-            records[f"{name}/{_rkey(rng)}".encode()] = block(fields)
+            fields = our_record(rng, author.did, name) if collection else _post(rng, name)
+            records[f"{name}/{new_rkey(rng)}".encode()] = block(fields)
     tree = GrowingTree({path: cid_of(record) for path, record in records.items()})
     author.rev, author.data = tid(0, START), tree.root()
     commit = block(author.commit_object(author.rev, author.data))
@@ -216,7 +226,7 @@ def _write_car(file: Path, rng: Random, size: Size) -> Repo:
     with file.open("wb") as sink:
         sink.write(car(cid_of(commit), []))
         sink.writelines(_sections(blocks))
-    return _repo(author)
+    return repo_of(author)
 
 
 def _sections(blocks: list[bytes]) -> Iterator[bytes]:

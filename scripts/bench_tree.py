@@ -1,4 +1,4 @@
-"""Whole MSTs that grow, and the nodes that prove each step: another road than the verifier's."""
+"""Whole MSTs that change, and the nodes that prove each step: another road than the verifier's."""
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Mapping
@@ -29,31 +29,54 @@ class GrowingTree:
 
     def insert(self, key: bytes, value: bytes) -> None:
         """Put a key in that is not there."""
-        place = self._top()
-        while place[0] >= 0:
-            self._nodes.pop(place, None)
-            keys = self._keys_of(place)
-            index = bisect_left(keys, key)
-            place = self._gaps(place, keys)[index]
+        self._forget(key)
         insort(self._keys, key)
         insort(self._layer(height(key)), key)
         self._values[key] = value
 
+    def replace(self, key: bytes, value: bytes) -> bytes:
+        """Give a key that is there another value; return the one that it had."""
+        self._forget(key)
+        old, self._values[key] = self._values[key], value
+        return old
+
+    def remove(self, key: bytes) -> bytes:
+        """Take a key out that is there, and not the only one; return its value."""
+        self._forget(key)
+        for keys in (self._keys, self._layers[height(key)]):
+            del keys[bisect_left(keys, key)]
+        while not self._layers[-1]:
+            del self._layers[-1]
+        return self._values.pop(key)
+
     def proof(self, key: bytes) -> list[bytes]:
-        """Return the nodes on the way to a key that is there, and on to its two neighbours."""
+        """Return the nodes on the way to a key, or to its place, and on to its two neighbours."""
+        return [self._node(place)[1] for place in self._around(key) if not self._is_empty(place)]
+
+    def _forget(self, key: bytes) -> None:
+        """Drop the nodes that change when this key does."""
+        for place in self._around(key):
+            self._nodes.pop(place, None)
+
+    def _around(self, key: bytes) -> Iterator[_Place]:
+        """Yield the places on the way to a key, and from it on to its two neighbours."""
         place = self._top()
-        found = [self._node(place)[1]]
-        while key not in (keys := self._keys_of(place)):
-            place = self._gaps(place, keys)[bisect_left(keys, key)]
-            found.append(self._node(place)[1])
-        index = keys.index(key)
+        while place[0] >= 0:
+            yield place
+            keys = self._keys_of(place)
+            index = bisect_left(keys, key)
+            gaps = self._gaps(place, keys)
+            if key in keys[index : index + 1]:
+                break
+            place = gaps[index]
+        else:
+            return
         for side in (0, 1):
-            below = self._gaps(place, keys)[index + side]
-            while not self._is_empty(below):
-                found.append(self._node(below)[1])
+            below = gaps[index + side]
+            while below[0] >= 0:
+                yield below
                 # On the left the neighbour is the last key of all, on the right the first.
                 below = self._gaps(below, self._keys_of(below))[side - 1]
-        return found
 
     def nodes(self) -> Iterator[bytes]:
         """Yield the block of every node."""

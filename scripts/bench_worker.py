@@ -7,13 +7,10 @@ python -m scripts.bench_worker resync DIRECTORY DATABASE
 
 import asyncio
 import json
-import re
-import resource
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import aclosing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,21 +28,11 @@ from indexer.store import cursors, invites, repos, spaces, verifications
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database, Transaction
 from indexer.verify import verify_commit
-from scripts.bench_corpus import Corpus, load
+from scripts.bench_corpus import Corpus, Repo, load
+from scripts.bench_took import Clock, memory
 from tests.unit.frames import SCOPE
 
 RELAY = "bench"
-
-
-class Clock:
-    """Wall time and CPU time of this process, with all of its threads, since it was made."""
-
-    def __init__(self) -> None:
-        self._wall, self._cpu = time.perf_counter(), time.process_time()
-
-    def took(self) -> dict[str, float]:
-        wall, cpu = time.perf_counter(), time.process_time()
-        return {"seconds": wall - self._wall, "cpu": cpu - self._cpu}
 
 
 def prove(corpus: Corpus) -> dict[str, float]:
@@ -67,14 +54,14 @@ def prove(corpus: Corpus) -> dict[str, float]:
 
 async def index(corpus: Corpus, url: str, file: Path) -> dict[str, float]:
     """Read the stream into a database as the daemon does, from the socket to the disk."""
-    client = httpx.AsyncClient(transport=_plc(corpus))
+    client = httpx.AsyncClient(transport=plc(corpus.repos))
     async with (
         client,
         aclosing(IdentityResolver("http://plc", client)) as resolver,
         await Database.open(file) as db,
     ):
         async with db.transaction() as tx:
-            await repos.save(tx, [_whole(repo.did, repo.rev, repo.data) for repo in corpus.repos])
+            await repos.save(tx, map(whole, corpus.repos))
         prover = Prover(resolver, SCOPE.collections.__contains__)
         await prover.learn(repo.did for repo in corpus.repos)
         is_reached = asyncio.Event()
@@ -118,21 +105,9 @@ async def resync(corpus: Corpus, file: Path) -> dict[str, float]:
     return {**took, "peak": memory()}
 
 
-def memory() -> int:
-    """Return the most bytes of memory that this process has had at once, mapped files included."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
-    # Not `ru_maxrss`, which on Linux begins at what the parent had.
-    found = re.search(r"^VmHWM:\s*(\d+) kB$", status.read_text(), re.MULTILINE)
-    assert found
-    return int(found[1]) * 1024
-
-
-def _plc(corpus: Corpus) -> httpx.MockTransport:
+def plc(accounts: Iterable[Repo]) -> httpx.MockTransport:
     """Return a PLC directory that answers from memory."""
-    keys = {repo.did: repo.key for repo in corpus.repos}
+    keys = {repo.did: repo.key for repo in accounts}
 
     def answer(request: httpx.Request) -> httpx.Response:
         did = request.url.path.removeprefix("/")
@@ -163,9 +138,15 @@ def _telling(
     return save
 
 
-def _whole(did: str, rev: str, data: str) -> repos.Repo:
-    return replace(
-        repos.Repo(did), rev=rev, data=data, sync="synchronized", whole_rev=rev, stretch=rev
+def whole(repo: Repo) -> repos.Repo:
+    """Return what is known of a repo that was fetched before its first commit here."""
+    return repos.Repo(
+        repo.did,
+        rev=repo.rev,
+        data=repo.data,
+        sync="synchronized",
+        whole_rev=repo.rev,
+        stretch=repo.rev,
     )
 
 

@@ -96,7 +96,7 @@ async def _daemon(
             relay_url=settings.relay,
             relay=settings.relay_host,
             start=start,
-            checkpoint=_checkpoint(settings.relay_host, stats),
+            checkpoint=daemon_checkpoint(settings.relay_host, stats),
             stats=stats,
             forget_identity=resolver.forget,
         )
@@ -184,7 +184,7 @@ async def _start(
     return start
 
 
-def _checkpoint(relay: str, stats: Stats) -> Callable[..., Any]:
+def daemon_checkpoint(relay: str, stats: Stats) -> Callable[..., Any]:
     """Return the daemon's checkpoint: the cursor, and what was counted so far."""
     save_cursor = cursor_checkpoint(relay)
 
