@@ -144,13 +144,13 @@ async def test_an_operator_grants_a_hundred_lists_them_and_revokes_one(
 
     await revoke_verifications(daemon, verifier, [views[0]["uri"]], "no more")
     found: list[dict[str, Any]] = []
-    cursor: dict[str, str] = {}
+    wanted_pages: dict[str, Any] = {"issuers": verifier.did, "sortDirection": "asc", "limit": 40}
     while True:
-        page = await ask(daemon, operator, LIST, limit=40, sortDirection="asc", **cursor)
+        page = await ask(daemon, operator, LIST, **wanted_pages)
         found += page["verifications"]
         if "cursor" not in page:
             break
-        cursor = {"cursor": page["cursor"]}
+        wanted_pages["cursor"] = page["cursor"]
     assert [view["uri"] for view in found] == [view["uri"] for view in views]
     assert {name: found[0][name] for name in ("revokedBy", "revokeReason", "valid")} == {
         "revokedBy": verifier.did,
