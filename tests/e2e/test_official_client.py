@@ -103,8 +103,9 @@ async def test_an_ozone_client_grants_a_hundred_pages_through_them_and_revokes_t
     try:
         await daemon.start("--cursor", "oldest")
         await log_in(daemon, verifier)
-        service = f"{daemon.did}#{OZONE_ID}"
-        async with official_client(daemon, (operator, subject), service) as client:
+        async with official_client(
+            daemon, (operator, subject), f"{daemon.did}#{OZONE_ID}"
+        ) as client:
             granted = (await client.call(operator, GRANT, data={"verifications": wanted})).data
 
             assert granted["failedVerifications"] == []
