@@ -49,7 +49,17 @@ def read_header(data: bytes | mmap) -> tuple[bytes, int]:
 
 def read_section(data: bytes | mmap, position: int) -> tuple[bytes, int, int]:
     """Return a block's CID, where its bytes begin, and where they end."""
-    length, start = _varint(data, position)
+    try:
+        length, second = data[position], data[position + 1]
+    except IndexError:
+        raise BadCar("a block is cut off") from None
+    start = position + 1
+    # Nearly all lengths are of one byte or two, and a call for each would cost more than its hash.
+    if length > 0x7F:
+        if second > 0x7F:
+            length, start = _varint(data, position)
+        else:
+            length, start = length & 0x7F | second << 7, position + 2
     end = start + length
     if not CID_LENGTH <= length <= CID_LENGTH + MAX_BLOCK or end > len(data):
         raise BadCar("a block is cut off, too short or too long")

@@ -10,22 +10,19 @@ CIDs are in their binary form.
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
-from hashlib import sha256
-from typing import Any
 
-import libipld
-
-from indexer.decode import CID_LENGTH, CID_PREFIX
 from indexer.events import Op
-
-MAX_KEY = 1_024  # bytes of a path
-
-_EMPTY = b"\xa2\x61e\x80\x61l\xf6"  # a node without anything: an empty repo's root
-EMPTY_ROOT = CID_PREFIX + sha256(_EMPTY).digest()
-
-
-class BadTree(ValueError):
-    """The tree is not one that a repo may have, or not the one that the operations speak of."""
+from indexer.mst_node import (
+    EMPTY,
+    EMPTY_ROOT,
+    BadTree,
+    Kid,
+    Node,
+    check_layer,
+    height,
+    read_node,
+    seal,
+)
 
 
 class MissingBlock(BadTree):
@@ -56,59 +53,20 @@ def invert(root: bytes, ops: Iterable[Op], blocks: Mapping[bytes, bytes]) -> byt
     return tree.root()
 
 
-def height(key: bytes) -> int:
-    """Return the layer of a key: the leading zero bits of its SHA-256, in pairs."""
-    digest = sha256(key).digest()
-    first = digest[0]
-    if first:  # three keys of four, and of the rest all but one in 256
-        return (8 - first.bit_length()) >> 1
-    return (256 - int.from_bytes(digest).bit_length()) >> 1
-
-
-class _Node:
-    """Keys in order, a value for each, and a subtree (or None) before, between and behind them."""
-
-    __slots__ = ("cid", "keys", "kids", "layer", "stems", "values")
-
-    def __init__(
-        self,
-        layer: int,
-        keys: list[bytes],
-        values: list[bytes],
-        kids: list["_Kid"],
-        cid: bytes | None = None,
-        stems: list[tuple[int, bytes]] | None = None,
-    ) -> None:
-        self.layer = layer
-        self.keys = keys
-        self.values = values
-        self.kids = kids
-        self.cid = cid  # None once anything below has changed
-        self.stems = (
-            stems  # how the keys are written: shared prefix and rest; None once they change
-        )
-
-    def is_empty(self) -> bool:
-        return not self.keys and self.kids[0] is None
-
-
-_Kid = _Node | bytes | None  # read, not read, not there
-
-
 class Tree:
     """A tree whose nodes are read when they are needed, and may be changed."""
 
     def __init__(self, root: bytes, blocks: Mapping[bytes, bytes]) -> None:
         self._blocks = blocks
-        self._root: _Node | bytes = root
+        self._root: Node | bytes = root
 
     def root(self) -> bytes:
         """Return the root's CID as the tree stands."""
-        return _seal(self._root)
+        return seal(self._root)
 
     def get(self, key: bytes) -> bytes | None:
         """Return a key's value, or None if the tree shows that it is not there."""
-        node: _Node | None = self._top()
+        node: Node | None = self._top()
         while node is not None:
             index = bisect_left(node.keys, key)
             if index < len(node.keys) and node.keys[index] == key:
@@ -136,6 +94,7 @@ class Tree:
             index = bisect_left(node.keys, key)
             if index < len(node.keys) and node.keys[index] == key:
                 old, node.values[index] = node.values[index], value
+                node.fields = None
                 return old
             node = self._present(node, index)
 
@@ -144,16 +103,16 @@ class Tree:
         layer = height(key)
         root = self._top()
         if root.is_empty():
-            self._root = _Node(layer, [key], [value], [None, None])
+            self._root = Node(layer, [key], [value], [None, None])
         elif layer > root.layer:
             left, right = self._split(root, key)
             for between in range(root.layer + 1, layer):
                 left, right = _lift(left, between), _lift(right, between)
-            self._root = _Node(layer, [key], [value], [left, right])
+            self._root = Node(layer, [key], [value], [left, right])
         else:
             self._insert(root, key, value, layer)
 
-    def _insert(self, node: _Node, key: bytes, value: bytes, layer: int) -> None:
+    def _insert(self, node: Node, key: bytes, value: bytes, layer: int) -> None:
         while True:
             node.cid = None
             index = bisect_left(node.keys, key)
@@ -166,31 +125,30 @@ class Tree:
                 )
                 node.keys.insert(index, key)
                 node.values.insert(index, value)
-                node.stems = None
+                node.fields = None
                 return
             if kid is None:
-                kid = _Node(layer, [key], [value], [None, None])
+                kid = Node(layer, [key], [value], [None, None])
                 for between in range(layer + 1, node.layer):
-                    kid = _Node(between, [], [], [kid])
+                    kid = Node(between, [], [], [kid])
                 node.kids[index] = kid
+                node.fields = None
                 return
             node = kid
 
-    def _remove(self, node: _Node, key: bytes) -> bytes:
+    def _remove(self, node: Node, key: bytes) -> bytes:
         node.cid = None
         index = bisect_left(node.keys, key)
         if index < len(node.keys) and node.keys[index] == key:
-            node.kids[index : index + 2] = [self._merge(node, index, node, index + 1)]
-            del node.keys[index]
-            node.stems = None
-            return node.values.pop(index)
+            return node.drop(index, self._merge(node, index, node, index + 1))
         kid = self._present(node, index)
         value = self._remove(kid, key)
         if kid.is_empty():
             node.kids[index] = None
+            node.fields = None
         return value
 
-    def _merge(self, left: _Node, left_index: int, right: _Node, right_index: int) -> _Kid:
+    def _merge(self, left: Node, left_index: int, right: Node, right_index: int) -> Kid:
         """Join two neighbouring subtrees, between which a key was."""
         if left.kids[left_index] is None:
             return right.kids[right_index]
@@ -198,14 +156,14 @@ class Tree:
             return left.kids[left_index]
         first, second = self._present(left, left_index), self._present(right, right_index)
         middle = self._merge(first, len(first.keys), second, 0)
-        return _Node(
+        return Node(
             first.layer,
             first.keys + second.keys,
             first.values + second.values,
             [*first.kids[:-1], middle, *second.kids[1:]],
         )
 
-    def _split(self, node: _Node, key: bytes) -> tuple[_Kid, _Kid]:
+    def _split(self, node: Node, key: bytes) -> tuple[Kid, Kid]:
         """Part a subtree into what comes before a key and what comes behind it."""
         index = bisect_left(node.keys, key)
         if index < len(node.keys) and node.keys[index] == key:
@@ -213,25 +171,25 @@ class Tree:
         kid = self._kid(node, index)
         before, behind = (None, None) if kid is None else self._split(kid, key)
         keys, values, kids = node.keys, node.values, node.kids
-        left = _Node(node.layer, keys[:index], values[:index], [*kids[:index], before])
-        right = _Node(node.layer, keys[index:], values[index:], [behind, *kids[index + 1 :]])
+        left = Node(node.layer, keys[:index], values[:index], [*kids[:index], before])
+        right = Node(node.layer, keys[index:], values[index:], [behind, *kids[index + 1 :]])
         return (None if left.is_empty() else left), (None if right.is_empty() else right)
 
-    def _top(self) -> _Node:
+    def _top(self) -> Node:
         if isinstance(self._root, bytes):
             self._root = self._read(self._root)
             if not self._root.keys and self._root.kids[0] is not None:
                 raise BadTree("a root without keys")
         return self._root
 
-    def _present(self, node: _Node, index: int) -> _Node:
+    def _present(self, node: Node, index: int) -> Node:
         """Return a subtree that must be there."""
         kid = self._kid(node, index)
         if kid is None:
             raise BadTree("a path that was written is not in the tree")
         return kid
 
-    def _kid(self, node: _Node, index: int) -> _Node | None:
+    def _kid(self, node: Node, index: int) -> Node | None:
         """Return a subtree as a node, read if it is not yet, or None if there is none."""
         kid = node.kids[index]
         if not isinstance(kid, bytes):
@@ -247,95 +205,21 @@ class Tree:
         node.kids[index] = kid
         return kid
 
-    def _read(self, cid: bytes, layer: int | None = None) -> _Node:
+    def _read(self, cid: bytes, layer: int | None = None) -> Node:
         """Read a node of a known layer, or, if that is None, of the layer of its keys."""
         block = self._blocks.get(cid)
         if block is None:
             if cid != EMPTY_ROOT:
                 raise MissingBlock("a node of the tree is not in the CAR")
-            block = _EMPTY
-        entries, keys, values, kids = read_node(block)
+            block = EMPTY
+        fields, keys, values, kids = read_node(block)
         if layer is None:
             layer = height(keys[0]) if keys else 0
-        for key in keys:
-            if height(key) != layer:
-                raise BadTree("a key is in the wrong layer")
+        check_layer(keys, layer)
         if layer <= 0 and any(kid is not None for kid in kids):
             raise BadTree("a subtree below the lowest layer")
-        return _Node(layer, keys, values, kids, cid, entries)
+        return Node(layer, keys, values, kids, cid, fields)
 
 
-def read_node(
-    block: bytes,
-) -> tuple[list[tuple[int, bytes]], list[bytes], list[bytes], list[_Kid]]:
-    """Return how a node's keys are written, its keys, their values, and its subtrees' CIDs.
-
-    Raises `BadTree`, also for keys that are not in order.
-    """
-    try:
-        fields = libipld.decode_dag_cbor(block)
-        entries: list[dict[str, Any]] = fields["e"]
-        surplus = len(fields) != 2
-        stems: list[tuple[int, bytes]] = []
-        keys: list[bytes] = []
-        values: list[bytes] = []
-        links = [fields["l"]]
-        key = b""
-        for entry in entries:
-            prefix, rest = entry["p"], entry["k"]
-            if type(prefix) is not int or not 0 <= prefix <= len(key) or len(entry) != 4:
-                raise BadTree("a node's entry is malformed")
-            key, before = key[:prefix] + rest, key
-            if key <= before or len(key) > MAX_KEY:
-                raise BadTree("the keys of a node are not in order, or too long")
-            stems.append((prefix, rest))
-            keys.append(key)
-            values.append(entry["v"])
-            links.append(entry["t"])
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise BadTree("a node of the tree can't be read") from error
-    for link in (*values, *(link for link in links if link is not None)):
-        if not isinstance(link, bytes) or len(link) != CID_LENGTH or link[:4] != CID_PREFIX:
-            raise BadTree("a link of a node is no CID of a repo")
-    if surplus:
-        raise BadTree("a node has fields that are not of a node")
-    return stems, keys, values, links
-
-
-def _lift(kid: _Kid, layer: int) -> _Kid:
-    return None if kid is None else _Node(layer, [], [], [kid])
-
-
-def _seal(kid: _Node | bytes) -> bytes:
-    """Return the CID of a subtree, computed anew along what was changed."""
-    if isinstance(kid, bytes):
-        return kid
-    if kid.cid is None:
-        kid.cid = CID_PREFIX + sha256(_encode(kid)).digest()
-    return kid.cid
-
-
-def _encode(node: _Node) -> bytes:
-    stems = node.stems
-    if stems is None:
-        stems = []
-        before = b""
-        for key in node.keys:
-            prefix = common_prefix(before, key)
-            stems.append((prefix, key[prefix:]))
-            before = key
-    links = [None if kid is None else _seal(kid) for kid in node.kids]
-    entries = [
-        {"k": rest, "p": prefix, "t": link, "v": value}
-        for (prefix, rest), value, link in zip(stems, node.values, links[1:], strict=True)
-    ]
-    # `libipld` writes bytes that are a CID as a link, which is what these are.
-    return libipld.encode_dag_cbor({"e": entries, "l": links[0]})
-
-
-def common_prefix(left: bytes, right: bytes) -> int:
-    """Return the number of bytes that two keys share at their beginning."""
-    size = min(len(left), len(right))
-    # One difference of big numbers in place of a loop: many times as fast on a repo's keys.
-    differ = int.from_bytes(left[:size]) ^ int.from_bytes(right[:size])
-    return size - ((differ.bit_length() + 7) >> 3)
+def _lift(kid: Kid, layer: int) -> Kid:
+    return None if kid is None else Node(layer, [], [], [kid])

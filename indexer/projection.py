@@ -12,6 +12,7 @@ source, and the index ends the same:
 """
 
 import asyncio
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -26,6 +27,7 @@ from indexer.store.repos import HOSTING, Repo
 from indexer.store.tombstones import Tombstone, is_revoked
 from indexer.verify import read_record
 
+TURN = 0.005  # seconds that records are read before others get their turn; one may take 0.01
 RECONCILE_CHUNK = 500  # records of a repo that are held in memory at once
 
 
@@ -90,6 +92,7 @@ class Projection:
         copied = {f"at://{did}/{path}": path for path in contents.records}
         here = await records.uris_of_repo(tx, did)
         # What was indexed under other settings is not ours to judge by this copy.
+        since = time.monotonic()
         uris = sorted(
             copied.keys() | {uri for uri in here if uri.split("/")[3] in self._scope.collections}
         )
@@ -103,7 +106,7 @@ class Projection:
                 write = _copied(contents, uri, copied.get(uri))
                 row = part.rows.get(uri)
                 if row is None or row.cid != write.cid or row.revoked:
-                    await asyncio.sleep(0)
+                    since = await _turn(since)
                     read = self._parse(commit, write, known, rejected)
                     # Decoded, a hostile record takes many times its size: not all at once.
                     parsed.append(replace(read, write=replace(write, record=None)))
@@ -131,11 +134,11 @@ class Projection:
         )
         parsed: dict[int, list[_Parsed]] = {}
         known: _Known = {}
+        since = time.monotonic()
         for commit in commits:
             parsed[id(commit)] = []
             for write in commit.writes:
-                # To check a hostile record takes up to 0.1 s: others get their turn between.
-                await asyncio.sleep(0)
+                since = await _turn(since)
                 parsed[id(commit)].append(self._parse(commit, write, known, rejected))
         await slices.load_tokens(tx, part, _tokens(w for writes in parsed.values() for w in writes))
         purged: list[str] = []
@@ -183,6 +186,14 @@ class Projection:
             except InvalidRecord:
                 known[key] = None
         return known[key]
+
+
+async def _turn(since: float) -> float:
+    """Let others go on if they have waited for `TURN`; return since when they wait now."""
+    if time.monotonic() - since < TURN:
+        return since
+    await asyncio.sleep(0)
+    return time.monotonic()
 
 
 _Fields = Space | Invite | Verification
@@ -233,16 +244,19 @@ def _apply_writes(part: Slice, commit: VerifiedCommit, writes: list[_Parsed], no
 
 def _advanced(repo: Repo, commit: VerifiedCommit) -> Repo:
     """Return the repo's state after a commit that is newer than it."""
-    state = replace(repo, rev=commit.rev, data=commit.data)
-    if repo.rev is None:
-        if repo.sync == "pending" and commit.since is None:
-            # The repo's first commit: there is nothing older.
-            return replace(state, sync="synchronized", whole_rev=commit.rev, stretch=commit.rev)
-        return replace(state, stretch=commit.since)
-    if commit.since != repo.rev or commit.prev_data not in (None, repo.data):
-        return replace(state, sync="desynchronized", stretch=commit.since)
-    is_whole = repo.whole_rev == repo.rev
-    return replace(state, whole_rev=commit.rev if is_whole else repo.whole_rev)
+    sync, whole_rev, stretch = repo.sync, repo.whole_rev, repo.stretch
+    if repo.rev is None and repo.sync == "pending" and commit.since is None:
+        # The repo's first commit: there is nothing older.
+        sync, whole_rev, stretch = "synchronized", commit.rev, commit.rev
+    elif repo.rev is None:
+        stretch = commit.since
+    elif commit.since != repo.rev or commit.prev_data not in (None, repo.data):
+        sync, stretch = "desynchronized", commit.since
+    elif repo.whole_rev == repo.rev:
+        whole_rev = commit.rev
+    return replace(
+        repo, rev=commit.rev, data=commit.data, sync=sync, whole_rev=whole_rev, stretch=stretch
+    )
 
 
 def _made_whole(repo: Repo, contents: Contents) -> Repo:

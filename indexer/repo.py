@@ -18,7 +18,7 @@ import libipld
 
 from indexer.car import BadBlock, BadCar, read_header, read_section
 from indexer.decode import CID_PREFIX
-from indexer.mst import EMPTY_ROOT, BadTree, height, read_node
+from indexer.mst_node import EMPTY_ROOT, BadTree, height, read_node
 from indexer.records import MAX_RECORD
 from indexer.syntax import is_record_key
 from indexer.verify import Unproven, prove_commit

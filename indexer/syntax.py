@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 from unicodedata import category
@@ -215,6 +216,7 @@ def _split_at_uri(text: str) -> AtUri | None:
     return AtUri(authority, collection, rkey) if fits else None
 
 
+@lru_cache(16)  # what is checked to be a time is then read as one
 def _unix_ms(text: str) -> int | None:
     match = _DATETIME.fullmatch(text) if len(text) <= MAX_DATETIME else None
     # RFC 3339 reads -00:00 as "zone unknown", ISO 8601 forbids it, and so does atproto.

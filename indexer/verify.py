@@ -27,7 +27,8 @@ from indexer.events import (
     Write,
 )
 from indexer.keys import SIGNATURE_LENGTH, is_signed
-from indexer.mst import EMPTY_ROOT, BadTree, MissingBlock, Tree, invert
+from indexer.mst import MissingBlock, Tree, invert
+from indexer.mst_node import EMPTY_ROOT, BadTree
 from indexer.records import MAX_RECORD
 from indexer.syntax import is_tid, tid_time
 

@@ -8,7 +8,7 @@ import libipld
 
 from indexer.decode import CID_PREFIX
 from indexer.identity import Identity
-from indexer.mst import height
+from indexer.mst_node import height
 from indexer.prove import Prover
 from indexer.records import Scope
 from tests.unit.keys import Key

@@ -23,7 +23,9 @@ def test_a_car_may_have_no_block_and_the_same_block_twice() -> None:
 
 
 def test_a_block_may_be_empty_and_of_one_mebibyte_but_not_larger() -> None:
-    for data in (b"", bytes(MAX_BLOCK)):
+    # The length before it takes one byte to 127, two to 16,383, and then three; 36 are the CID's.
+    for size in (0, 127 - 36, 128 - 36, 16_383 - 36, 16_384 - 36, MAX_BLOCK):
+        data = bytes(size)
         assert read_car(car(ROOT, [data])) == (ROOT, {cid_of(data): data})
     with pytest.raises(BadCar):
         read_car(car(ROOT, [bytes(MAX_BLOCK + 1)]))

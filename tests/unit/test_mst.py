@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer.events import Op
-from indexer.mst import EMPTY_ROOT, BadTree, MissingBlock, Tree, common_prefix, height, invert
+from indexer.mst import MissingBlock, Tree, invert
+from indexer.mst_node import EMPTY_ROOT, BadTree, check_layer, common_prefix, height
 from tests.unit.frames import block, cid_of, tree
 
 INTEROP = Path(__file__).parents[3] / "shared" / "fixtures" / "interop"
@@ -142,6 +143,8 @@ MALFORMED = {
     "a negative prefix": {"l": None, "e": [_entry(b"a/b", -1)]},
     "a key that is text": {"l": None, "e": [_entry("a/b")]},  # type: ignore[arg-type]
     "keys out of order": {"l": None, "e": [_entry(b"c/2"), _entry(b"c/0")]},
+    "a key that repeats what it shares": {"l": None, "e": [_entry(b"c/0"), _entry(b"c/2")]},
+    "an empty key": {"l": None, "e": [_entry(b"")]},
     "a key twice": {"l": None, "e": [_entry(b"c/2"), _entry(b"", 3)]},
     "a value that is no link": {"l": None, "e": [_entry(b"c/2", v=b"x")]},
     "a subtree that is no link": {"l": 1, "e": []},
@@ -156,10 +159,19 @@ def test_a_malformed_node_is_a_bad_tree(node: Any) -> None:
         Tree(cid_of(data), {cid_of(data): data}).get(b"c/2")
 
 
+@given(st.binary(max_size=20))
+def test_a_layer_has_the_keys_of_its_height_and_no_others(key: bytes) -> None:
+    check_layer([key], height(key))
+    for other in {*range(128)} - {height(key)}:
+        with pytest.raises(BadTree):
+            check_layer([key], other)
+
+
 def test_a_key_in_the_wrong_layer_is_a_bad_tree() -> None:
     low = next(key for n in range(99) if height(key := f"c/{n}".encode()) == 0)
     high = next(key for n in range(99) if height(key := f"c/{n}".encode()) == 1)
-    keys = sorted((low, high))
-    data = block({"l": None, "e": [_entry(key) for key in keys]})
+    first, second = sorted((low, high))
+    shared = common_prefix(first, second)
+    data = block({"l": None, "e": [_entry(first), _entry(second[shared:], shared)]})
     with pytest.raises(BadTree):
         Tree(cid_of(data), {cid_of(data): data}).get(low)

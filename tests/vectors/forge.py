@@ -21,6 +21,8 @@ def forgeries(did: str, key: Key) -> Iterator[Mutation]:
     """Yield commits of a new repo whose trees are malformed."""
     low, high = _paths(0, 3), _paths(1, 2)
     top = _paths(2, 1)[0]
+    whole = [_entry(path) for path in low[:2]]
+    surplus = {**whole[0], "x": 1}
     for name, paths, nodes in (
         ("keys out of order", low[:2], [_node(low[1::-1])]),
         ("a key twice", low[:1], [_node([low[0], low[0]])]),
@@ -39,20 +41,11 @@ def forgeries(did: str, key: Key) -> Iterator[Mutation]:
         ("entries that are a map", low[:1], [block({"l": None, "e": {}})]),
         ("a node that is a list", low[:1], [block([])]),
         ("a node that is a record", low[:1], [_RECORD]),
-        ("a deep nest in place of a node", low[:1], [b"\x81" * 100_000 + b"\x80"]),
-    ):
-        yield Mutation(f"a tree with {name}", _REASONS, _genesis(did, key, paths, nodes))
-
-
-def variants(did: str, key: Key) -> Iterator[Mutation]:
-    """Yield commits whose trees hold the right keys in another encoding than the only right one."""
-    low = _paths(0, 2)
-    whole = [_entry(path, p=0) for path in low]
-    surplus = {**_entry(low[0]), "x": 1}
-    for name, paths, nodes in (
-        ("keys that share a prefix and repeat it", low, [_entries(*whole)]),
+        # The right keys in another encoding than the only right one.
+        ("keys that share a prefix and repeat it", low[:2], [_entries(*whole)]),
         ("an entry with a field too many", low[:1], [_entries(surplus)]),
-        ("a node with a field too many", low[:1], [block({"l": None, "e": [whole[0]], "x": 1})]),
+        ("a node with a field too many", low[:1], [block({"l": None, "e": whole[:1], "x": 1})]),
+        ("a deep nest in place of a node", low[:1], [b"\x81" * 100_000 + b"\x80"]),
     ):
         yield Mutation(f"a tree with {name}", _REASONS, _genesis(did, key, paths, nodes))
 
