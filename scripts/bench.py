@@ -9,6 +9,7 @@ from pathlib import Path
 from scripts.bench_firehose import firehose
 from scripts.bench_relay import MILLION
 from scripts.bench_verify import BenchError, verify
+from scripts.bench_xrpc import xrpc
 
 INTERRUPTED = 130  # the exit status that shells give to Ctrl-C
 
@@ -48,15 +49,22 @@ def main() -> int:
     )
     stream.add_argument("--quick", action="store_true", help="fewer frames: less than a minute")
     stream.add_argument("--plot", type=Path, metavar="FILE", help="draw it, as an SVG")
-    for each in (one, stream):
+    calls = benches.add_parser("xrpc", help="calls of methods, next to a handler that does nothing")
+    calls.add_argument(
+        "--rounds", type=_count, default=3, help="runs of each kind of call (3); a round takes 45 s"
+    )
+    for each in (one, stream, calls):
         each.add_argument("--json", action="store_true", help="end with one line of JSON")
     arguments = parser.parse_args()
-    if arguments.bench == "verify":
-        measuring = verify(arguments.rounds)
-    else:
-        measuring = firehose(
-            arguments.rounds, arguments.ours, quick=arguments.quick, plot=arguments.plot
-        )
+    match arguments.bench:
+        case "verify":
+            measuring = verify(arguments.rounds)
+        case "xrpc":
+            measuring = xrpc(arguments.rounds)
+        case _:
+            measuring = firehose(
+                arguments.rounds, arguments.ours, quick=arguments.quick, plot=arguments.plot
+            )
     try:
         figures = asyncio.run(measuring)
     except BenchError as error:

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 from indexer import keys
@@ -214,8 +215,7 @@ def _parse(authorization: str | None) -> _Token:
     match = _BEARER.fullmatch(authorization) if len(authorization) <= MAX_HEADER else None
     if match is None:
         raise _Refused("malformed")
-    header, claims, signature = _object(match[1]), _object(match[2]), _decode(match[3])
-    alg = _header(header)
+    alg, claims, signature = _header(match[1]), _object(match[2]), _decode(match[3])
     if len(signature) != 64:
         raise _Refused("signature")
     token = _Token(
@@ -237,8 +237,10 @@ def _parse(authorization: str | None) -> _Token:
     return token
 
 
-def _header(header: dict[str, Any]) -> str:
+@lru_cache(32)  # a PDS writes the same header each time
+def _header(part: str) -> str:
     """Return the `alg` of a header that service auth may have."""
+    header = _object(part)
     # Access tokens, refresh tokens and DPoP proofs are JWTs too: `typ` tells them apart.
     kind = header.get("typ", "JWT")
     if not isinstance(kind, str) or kind.lower() != "jwt":

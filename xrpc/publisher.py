@@ -29,6 +29,7 @@ from xrpc.pds import (
 from xrpc.sessions import NoSessionError, Session, Sessions
 from xrpc.writing import has_moved, is_about_records, with_session
 
+REST = 0.1  # seconds; a look goes through all that is due, so however many ask, one does for them
 POLL = 2.0  # seconds between looks at the outbox; `rescind login` and `retry` write to it too
 LEASE = 120.0  # seconds; a claim falls due again after this, even if we crash
 CONFIRM_WITHIN = 60.0  # seconds for the firehose to show a deletion, before the PDS is asked
@@ -82,9 +83,10 @@ class Publisher:
                         await self._wake.wait()
                 except TimeoutError:
                     continue
+                await asyncio.sleep(REST)
 
     def nudge(self) -> None:
-        """Look at the outbox now."""
+        """Look at the outbox soon: within `REST` if nothing else is under way."""
         self._wake.set()
 
     async def publish(self, dids: Iterable[str], within: float) -> None:

@@ -1,0 +1,110 @@
+"""A server under measurement, as its client sees it: a process of its own, on a core of its own."""
+
+import asyncio
+import json
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from indexer.config import PREFIX
+from scripts.bench_verify import CORES, ROOT, BenchError
+from scripts.bench_xrpc_client import BadAnswerError, Took, as_fast_as_possible, at_a_pace
+
+CONNECTIONS = 32  # at once
+START_TIMEOUT = 60.0  # seconds
+STOP_TIMEOUT = 20.0  # seconds
+MAX_WORDS = 4_000  # characters of its log that are shown when it fails
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a run of calls took, here and there."""
+
+    took: Took
+    server_cpu: float  # seconds, of all threads
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A server that runs."""
+
+    port: int
+    process: Process
+
+    async def fast(self, requests: Sequence[bytes]) -> Run:
+        """Call it as fast as it answers."""
+        before = await self._cpu()
+        took = await as_fast_as_possible(self.port, requests, CONNECTIONS)
+        return Run(took, await self._cpu() - before)
+
+    async def paced(self, requests: Sequence[bytes], per_second: float) -> Run:
+        """Call it at fixed times."""
+        before = await self._cpu()
+        took = await at_a_pace(self.port, requests, CONNECTIONS, per_second)
+        return Run(took, await self._cpu() - before)
+
+    async def _cpu(self) -> float:
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(b"\n")
+        seconds: float = json.loads(await self.process.stdout.readline())
+        return seconds
+
+
+@asynccontextmanager
+async def serving(what: str, file: Path) -> AsyncIterator[Served]:
+    """Run a server of `bench_xrpc_worker`; `BenchError` if it does not start, or dies."""
+    words = file.with_name("server.log")
+    # The defaults are measured, not what is set here for a daemon, nor in an `.env`.
+    environment = {name: text for name, text in os.environ.items() if not name.startswith(PREFIX)}
+    command = (sys.executable, "-P", "-m", "scripts.bench_xrpc_worker", what, str(file))
+    with words.open("wb") as errors, _on(CORES[:1]):
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=errors,
+            cwd=file.parent,
+            env={**environment, "PYTHONPATH": str(ROOT)},
+        )
+    assert process.stdin
+    assert process.stdout
+    try:
+        async with asyncio.timeout(START_TIMEOUT):
+            port = await process.stdout.readline()
+        if not port:
+            raise BenchError(f"the server {what} did not start:\n{_end(words)}")
+        with _on(CORES[1:]):
+            yield Served(int(port), process)
+        process.stdin.close()  # which ends it
+        async with asyncio.timeout(STOP_TIMEOUT):
+            if await process.wait():
+                raise BenchError(f"the server {what} failed:\n{_end(words)}")
+    except (TimeoutError, BadAnswerError) as error:
+        raise BenchError(f"the server {what}: {error or 'no answer'}\n{_end(words)}") from error
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def _end(words: Path) -> str:
+    return words.read_text(errors="replace")[-MAX_WORDS:]
+
+
+@contextmanager
+def _on(cores: Sequence[int]) -> Iterator[None]:
+    """Run on these cores alone, if any; so does what is started meanwhile, for good."""
+    if not cores:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
