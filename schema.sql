@@ -46,6 +46,9 @@ create table repos (
 ) strict;
 create index repos_to_resync on repos (resync_due_at)
     where sync <> 'synchronized' and hosting = 'active';
+-- Of these something was missed: perhaps that they are back.
+create index repos_to_ask on repos (resync_due_at)
+    where sync = 'desynchronized' and hosting not in ('active', 'deleted');
 
 -- One row a record that fits its lexicon. `revoked` says that a tombstone with the cause
 -- 'revoked' exists for this URI and CID: the row is kept to tell what was revoked, and never
@@ -104,10 +107,12 @@ create table verifications (
     display_name text    not null,
     created_at   integer not null
 ) strict, without rowid;
--- A page of a list is one range of one of these for each issuer or subject that it names.
+-- A page of a list is one range of one of these for each issuer or subject that it names, or for
+-- each of both: anybody can verify a subject, and so keep what one issuer says of it out of sight.
 create index verifications_by_time on verifications (revoked, created_at, uri);
 create index verifications_by_issuer on verifications (did, revoked, created_at, uri);
 create index verifications_by_subject on verifications (subject, revoked, created_at, uri);
+create index verifications_by_both on verifications (subject, did, revoked, created_at, uri);
 
 -- The durable mark that a version of a record is gone, and an invite's token with it. Rows are
 -- never deleted. A revocation never loses its cause, and the first one's who, why and when stay.
@@ -148,14 +153,15 @@ create index members_by_did on members (did, space_uri);
 
 -- What is known of an invite's token besides its records.
 create table invite_tokens (
+    -- Grows. A hash is public: somebody may put it into invites to spaces of his own. The token is
+    -- its who was first here, because a `rev` says only when he claims to have written it.
+    id         integer primary key,
     token_hash text    not null check (length(token_hash) = 64),
     space_uri  text    not null,
     used_count integer not null default 0 check (used_count >= 0),
-    -- When it was made by us. A hash is public: somebody may put it into an invite to a space of
-    -- his own, and a token that leads to several must lead to where it came from.
-    minted_at  integer,
-    primary key (token_hash, space_uri)
-) strict, without rowid;
+    unique (token_hash, space_uri)
+) strict;
+create index invite_tokens_by_hash on invite_tokens (token_hash);    -- and by id, as all indexes
 
 -- The deletions to publish: one row a URI.
 create table outbox (

@@ -40,6 +40,8 @@ VERIFY_RUN = 64  # events that are checked before others get their turn
 CURSOR_INTERVAL = 0.9  # seconds; with GATHER, the cursor moves at least once a second
 POISON_TRIES = 3  # connections that break at one place before that frame is stepped over
 OUTDATED_CURSOR = "OutdatedCursor"  # an #info: the relay has no longer all behind our cursor
+# Said by nobody: the stream was joined at its live end, and what went before is not known.
+_JOINED_LIVE = Info("JoinedLive", None)
 
 _log = log.get("consumer")
 
@@ -128,6 +130,9 @@ class Consumer:
         async with aclosing(self._firehose.connections()) as connections:
             async for connection in connections:
                 self.is_connected = True
+                if self._seq is None and not self._is_replay:
+                    # A repo that was checked before we listened may have changed since.
+                    self._inbox.put(_JOINED_LIVE)
                 await self._read(connection)
                 self.is_connected = False
                 self.stats.left_at = self._clock()
@@ -190,8 +195,8 @@ class Consumer:
 
     def _follow(self, connection: Connection, cursor: int, seq: int) -> None:
         """Go on at a seq that does not continue the stream, and have every repo checked."""
-        if seq > cursor and (connection.told_of_gap or cursor == 0):
-            return  # known already, or the oldest that the relay has was asked for
+        if seq > cursor and (cursor == 0 or (connection.told_of_gap and not connection.useful)):
+            return  # the oldest that the relay has was asked for, or it spoke of this very gap
         connection.jumped = True
         if self._is_replay:
             _log.warning("stream.jumped", seq=seq, cursor=cursor)
@@ -254,9 +259,10 @@ class Consumer:
         began = time.perf_counter()
         async with self._db.transaction() as tx:
             self.stats.rejected.update(await self._projection.apply(tx, changes, now))
-            # The last statement of the same transaction, so that a crash leaves both or
-            # neither: no frame is lost, and one that comes again changes nothing.
-            await self._checkpoint(tx, position and replace(position, applied_at=now))
+            if position != self._saved:
+                # The last statement of the same transaction, so that a crash leaves both or
+                # neither: no frame is lost, and one that comes again changes nothing.
+                await self._checkpoint(tx, position and replace(position, applied_at=now))
         self._saved = position
         self.stats.moved_at = now / 1000
         self.stats.batch_events.add(len(events))
@@ -272,6 +278,8 @@ class Consumer:
                 change = event
             case Identity(did=did):
                 self._forget_identity(did)
+            case Info() if event is _JOINED_LIVE:
+                change = Desynchronize()
             case Info(name, message) if name != OUTDATED_CURSOR or self._is_replay:
                 _log.warning("stream.informed", name=name, message=message)
             case Info(name, message) | StreamError(name, message):

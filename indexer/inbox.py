@@ -7,9 +7,10 @@ from indexer.events import Commit, Event, Info, StreamError, Sync
 from indexer.store.cursors import Cursor
 
 MAX_WAITING = 4_000  # events in the inbox; beyond it the socket is left unread
-MAX_WAITING_BYTES = 64_000_000  # bytes of CARs in the inbox, likewise
+MAX_WAITING_BYTES = 64_000_000  # bytes of CARs and operations in the inbox, likewise
 MAX_BATCH = 1_000  # events
-MAX_BATCH_BYTES = 2_000_000  # of CARs; decoded, the records in them may take 70 times as much
+MAX_BATCH_BYTES = 2_000_000  # likewise; decoded, the records may take 70 times as much
+OP_BYTES = 300  # that an operation takes besides its path
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,7 @@ class Inbox:
     def put(self, event: Event) -> None:
         """Add an event; await `room` before."""
         self._events.append(event)
-        if isinstance(event, Commit | Sync):
-            self._bytes += len(event.blocks)
+        self._bytes += _size(event)
         self._filled.set()
         if len(self._events) >= MAX_WAITING or self._bytes >= MAX_WAITING_BYTES:
             self._room.clear()
@@ -75,10 +75,19 @@ class Inbox:
                 batches.append(Batch(batch, self._taken))
                 batch, size = [], 0
             batch.append(event)
-            if isinstance(event, Commit | Sync):
-                size += len(event.blocks)
+            size += _size(event)
             if not isinstance(event, Info | StreamError) and event.seq is not None:
                 self._taken = Cursor(event.seq, event.time)
         self._taken = position
         batches.append(Batch(batch, self._taken))
         return batches
+
+
+def _size(event: Event) -> int:
+    """Return about how many bytes an event takes, as far as a stranger can make it large."""
+    match event:
+        case Commit():
+            return len(event.blocks) + sum(OP_BYTES + len(op.path) for op in event.ops)
+        case Sync():
+            return len(event.blocks)
+    return 0

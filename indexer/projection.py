@@ -16,19 +16,25 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+import libipld
+
 from indexer import slice as slices
 from indexer.events import Account, Rejected, RejectReason, VerifiedCommit, VerifiedSync, Write
+from indexer.mst_node import EMPTY_ROOT
 from indexer.records import InvalidRecord, Invite, Kind, Row, Scope, Space, Verification
 from indexer.repo import Contents
 from indexer.slice import Slice
 from indexer.store import backfills, members, records, repos, tombstones
 from indexer.store.db import Transaction
-from indexer.store.repos import HOSTING, Repo
+from indexer.store.repos import Repo, hosting_of
 from indexer.store.tombstones import Tombstone, is_revoked
+from indexer.syntax import format_datetime, parse_datetime
 from indexer.verify import read_record
 
 TURN = 0.005  # seconds that records are read before others get their turn; one may take 0.01
 RECONCILE_CHUNK = 500  # records of a repo that are held in memory at once
+
+_NOTHING = (None, libipld.encode_cid(EMPTY_ROOT))  # what `prev_data` is of a repo's first commit
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +106,7 @@ class Projection:
             chunk = uris[first : first + RECONCILE_CHUNK]
             part = await slices.load(tx, {did}, chunk)
             part.put_repo(part.repo(did))
+            purged = part.forget_purge(copied)  # by an account that is back with this
             known: _Known = {}
             parsed = []
             for uri in chunk:
@@ -108,8 +115,13 @@ class Projection:
                 if row is None or row.cid != write.cid or row.revoked:
                     since = await _turn(since)
                     read = self._parse(commit, write, known, rejected)
+                    restored = read.row
+                    if restored is not None and (rev := purged.get((uri, restored.cid))):
+                        # As old as it was: what had ended with its space does not begin anew.
+                        restored = replace(restored, rev=rev)
                     # Decoded, a hostile record takes many times its size: not all at once.
-                    parsed.append(replace(read, write=replace(write, record=None)))
+                    write = replace(write, record=None)
+                    parsed.append(replace(read, write=write, row=restored))
             await slices.load_tokens(tx, part, _tokens(parsed))
             _apply_writes(part, commit, parsed, now)
             if first + RECONCILE_CHUNK >= len(uris):
@@ -149,7 +161,7 @@ class Projection:
                 case VerifiedSync():
                     _sync(part, change)
                 case Account():
-                    if _account(part, change, self._relay) and _is_deletion(change):
+                    if _account(part, change, self._relay, now) and _is_deletion(change):
                         purged.append(change.did)
                 case Rejected():
                     _rejected(part, change, self._relay)
@@ -228,6 +240,8 @@ def _commit(
     is_newer = repo.rev is None or commit.rev > repo.rev
     if not is_newer and repo.sync == "synchronized":
         return  # played again: a repo that is complete up to its rev has nothing to learn
+    if repo.whole_rev is not None and commit.rev <= repo.whole_rev:
+        return  # nor from the time before it came into doubt
     part.put_repo(_advanced(repo, commit) if is_newer else repo)
     _apply_writes(part, commit, writes, now)
 
@@ -245,7 +259,8 @@ def _apply_writes(part: Slice, commit: VerifiedCommit, writes: list[_Parsed], no
 def _advanced(repo: Repo, commit: VerifiedCommit) -> Repo:
     """Return the repo's state after a commit that is newer than it."""
     sync, whole_rev, stretch = repo.sync, repo.whole_rev, repo.stretch
-    if repo.rev is None and repo.sync == "pending" and commit.since is None:
+    is_first = commit.since is None and commit.prev_data in _NOTHING
+    if repo.rev is None and repo.sync == "pending" and is_first:
         # The repo's first commit: there is nothing older.
         sync, whole_rev, stretch = "synchronized", commit.rev, commit.rev
     elif repo.rev is None:
@@ -368,6 +383,8 @@ def _delete(part: Slice, commit: VerifiedCommit, parsed: _Parsed, now: int) -> N
 def _replace_by_invalid(part: Slice, commit: VerifiedCommit, parsed: _Parsed, now: int) -> None:
     """What stands there now can't be read, and what stood there before is gone."""
     uri, rev = parsed.uri, commit.rev
+    if parsed.kind == "invite":
+        part.confirm(uri, rev)  # its token is not in the repo any more
     if _is_outdated(part, commit, parsed, "replaced", now):
         return
     old = part.rows.get(uri)
@@ -392,32 +409,41 @@ def _sync(part: Slice, sync: VerifiedSync) -> None:
         part.put_repo(replace(state, sync="desynchronized", stretch=sync.rev))
 
 
-def _account(part: Slice, account: Account, relay: str) -> bool:
+def _account(part: Slice, account: Account, relay: str, now: int) -> bool:
     """Note what the host says of an account; return whether that was news."""
     repo = part.repo(account.did)
     if repo.hosting_relay == relay:
         if repo.hosting_seq is not None and account.seq <= repo.hosting_seq:
             return False
-    elif repo.hosting_time is not None and (account.time or "") <= repo.hosting_time:
+    elif repo.hosting_time is not None and _ms(account.time) <= _ms(repo.hosting_time):
         # Two relays' sequences can't be compared, and an account event has no rev: the time is
         # all that is left. It decides what is shown, never what is revoked.
         return False
-    status = account.status if account.status in HOSTING else "inactive"
-    hosting = "active" if account.active else status if status != "active" else "inactive"
-    assert hosting is not None  # noqa: S101
+    hosting = hosting_of(account.active, account.status)
     if hosting == "active" != repo.hosting:
         # Back from wherever it was, it may have changed unseen.
         repo = _doubted(repo)
+    elif hosting == "deleted":
+        repo = replace(repo, whole_rev=None)  # all of it is purged: if it comes back, it is new
     part.put_repo(
         replace(
             repo,
             hosting=hosting,
             hosting_relay=relay,
             hosting_seq=account.seq,
-            hosting_time=account.time,
+            # Not in the future, or no other relay would be heard until then.
+            hosting_time=account.time if _ms(account.time) <= now else format_datetime(now),
         )
     )
     return True
+
+
+def _ms(time: str | None) -> int:
+    """Return the moment that a relay names, in Unix ms; one that it can't mean is long ago."""
+    try:
+        return parse_datetime(time or "")
+    except ValueError:
+        return 0
 
 
 def _is_deletion(account: Account) -> bool:

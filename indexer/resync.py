@@ -24,7 +24,7 @@ from indexer.records import Scope
 from indexer.repo import BadRepo, Contents, read_repo
 from indexer.store import repos
 from indexer.store.db import Database
-from indexer.store.repos import Repo
+from indexer.store.repos import Repo, hosting_of
 from indexer.syntax import tid_time
 from indexer.verify import MAX_AHEAD
 
@@ -141,6 +141,9 @@ class Resyncer:
                 raise _FailedError(self._health.error(pds))
             known = (await repos.load(self._db, [did])).get(did) or Repo(did)
             job = _Job(known, identity, pds, attempt)
+            if known.hosting != "active":
+                await self._note_hosting(known, await self._ask_hosting(job))
+                return
             if await self._is_whole(job):
                 async with self._db.transaction() as tx:
                     await repos.mark_whole(tx, did, known.rev or "")
@@ -165,8 +168,10 @@ class Resyncer:
                 known.hosting_seq,
             ):
                 await repos.set_hosting(tx, did, hosting)
-            await repos.end_resync(tx, did)
-        _log.info("repo.not_served", did=did, hosting=hosting)
+            await repos.end_resync(tx, did, again=hosting == "active")
+        _log.info(
+            "repo.back" if hosting == "active" else "repo.not_served", did=did, hosting=hosting
+        )
 
     async def _reconcile(self, contents: Contents) -> None:
         did = contents.did
@@ -206,6 +211,32 @@ class Resyncer:
             return False
         rev = answer.body.get("rev") if isinstance(answer.body, dict) else None
         return answer.status == 200 and rev == known.rev
+
+    async def _ask_hosting(self, job: _Job) -> str:
+        """Ask how an account that was not active stands: the relay, or, if it can't tell, the PDS.
+
+        In this order, since a relay may have taken down what its PDS still serves.
+        """
+        for host in (self._relay, job.pds):
+            try:
+                answer = await request_json(
+                    self._client,
+                    "GET",
+                    f"{host}/xrpc/com.atproto.sync.getRepoStatus",
+                    params={"did": job.known.did},
+                    deadline=ASK_WITHIN,
+                    max_bytes=MAX_ANSWER,
+                )
+            except FetchError as error:
+                raise _FailedError(f"{host}: {error}") from None
+            if answer.status == 200 and isinstance(answer.body, dict):
+                status = answer.body.get("status")
+                hosting = hosting_of(answer.body.get("active") is True, status)
+                # What is deleted has to be purged as well, and the stream will say so.
+                return hosting if hosting != "deleted" else "inactive"
+            if answer.status != 400 and answer.status not in _UNSERVED:
+                raise _FailedError(f"{host}: HTTP {answer.status}")
+        return job.known.hosting  # nobody says anything else
 
     async def _fetch(self, job: _Job, file: Path) -> str | None:
         """Bring the repo's CAR, from the relay if it serves it, else from the PDS.

@@ -5,13 +5,22 @@ is paid by the batch and not by the event. It lives inside one transaction, so w
 what the file holds.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Literal
 
 from indexer.records import Invite, Row, Space, Verification
-from indexer.store import invites, members, outbox, repos, spaces, tombstones, verifications
+from indexer.store import (
+    invite_tokens,
+    invites,
+    members,
+    outbox,
+    repos,
+    spaces,
+    tombstones,
+    verifications,
+)
 from indexer.store.db import Transaction
 from indexer.store.repos import Repo
 from indexer.store.tombstones import Tombstone
@@ -28,7 +37,7 @@ class Slice:
     revoked_tokens: dict[Token, Tombstone]  # the first revocation of each
     deletions: dict[str, tuple[str, str]]  # the outbox: URI to state and `record_rev`
     _dirty_repos: set[str] = field(default_factory=set)
-    _dirty_rows: set[str] = field(default_factory=set)
+    _dirty_rows: dict[str, None] = field(default_factory=dict)  # in the order of the events
     _dirty_tombstones: set[tuple[str, str]] = field(default_factory=set)
     _loaded: dict[str, Row] = field(default_factory=dict)
     # What happens to the outbox, in order: what was confirmed can be asked for again.
@@ -44,15 +53,27 @@ class Slice:
 
     def put_row(self, row: Row) -> None:
         self.rows[row.uri] = row
-        self._dirty_rows.add(row.uri)
+        self._dirty_rows[row.uri] = None
 
     def drop_row(self, uri: str) -> None:
         self.rows.pop(uri, None)
-        self._dirty_rows.add(uri)
+        self._dirty_rows[uri] = None
 
     def buried_up_to(self, uri: str) -> str:
         """Return the revision up to which nothing of this URI lives; '' if there is none."""
         return max((stone.rev for stone in self.tombstones.get(uri, {}).values()), default="")
+
+    def forget_purge(self, uris: Collection[str]) -> dict[tuple[str, str], str]:
+        """Let what an account's deletion took away be put back at these URIs.
+
+        Returns the revision that each had, by URI and CID.
+        """
+        purged: dict[tuple[str, str], str] = {}
+        for uri in self.tombstones.keys() & uris:
+            stones = self.tombstones[uri].values()
+            purged |= {(uri, stone.cid): stone.rev for stone in stones if stone.cause == "purged"}
+            self.tombstones[uri] = {s.cid: s for s in stones if s.cause != "purged"}
+        return purged
 
     def bury(self, stone: Tombstone) -> None:
         """Lay a tombstone, by the same rules as `store.tombstones.save`."""
@@ -146,6 +167,9 @@ async def save(tx: Transaction, part: Slice, now: int) -> None:
     )
     of_invites = [(r, r.fields) for r in dirty if isinstance(r.fields, Invite)]
     await invites.save(tx, [pair for pair in of_invites if pair[0].trusted])
+    await invite_tokens.note(
+        tx, [(invite.space_uri, invite.token_hash) for row, invite in of_invites if row.trusted]
+    )
     await invites.save_untrusted(tx, [pair for pair in of_invites if not pair[0].trusted])
     stones = [part.tombstones[uri][cid] for uri, cid in part._dirty_tombstones]
     await tombstones.save(tx, stones)

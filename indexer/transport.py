@@ -16,6 +16,7 @@ from websockets.protocol import Event, State
 
 MAX_FRAME = 5_000_000  # bytes; the hard limit of atproto.com/specs/sync
 MAX_WAITING = 1_000_000  # bytes of messages that wait; beyond it the socket is left unread
+MAX_UNSENT = 1_000_000  # bytes of pongs that the other side may leave unread
 BUFFER = 262_144  # bytes that are read at once; it grows for a longer frame
 
 _WHOLE_BINARY = 0x82  # a frame's first byte: FIN, and the opcode of binary data
@@ -33,7 +34,7 @@ class StreamSocket(ClientConnection, asyncio.BufferedProtocol):
         self._buffer = memoryview(bytearray(BUFFER))
         self._filled = 0  # bytes of it, with a frame that is not whole yet
         self._missing = 0  # bytes that this lacks, or at least that are needed to know
-        self._fragments: list[bytes] = []  # of a message in several frames
+        self._begun: bytearray | None = None  # what has come of a message in several frames
 
     async def receive(self) -> list[bytes]:
         """Return the messages that have come, at least one. Raises `ConnectionClosed`."""
@@ -61,10 +62,8 @@ class StreamSocket(ClientConnection, asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         start, end = 0, self._filled + nbytes
-        while self.protocol.state is State.CONNECTING and start < end:
-            # By the line, since frames may follow the handshake at once.
-            stop = start + bytes(self._buffer[start:end]).find(b"\n") + 1
-            start = self._hand_over(start, stop if stop > start else end)
+        if self.protocol.state is State.CONNECTING:
+            start = self._shake_hands(end)
         self._missing -= nbytes
         if self._missing <= 0 or self.protocol.state is not State.OPEN:
             start = self._take_messages(start, end)
@@ -78,6 +77,17 @@ class StreamSocket(ClientConnection, asyncio.BufferedProtocol):
             self._waiting += nbytes
             if self._waiting > MAX_WAITING:
                 self.transport.pause_reading()
+        if self.transport.get_write_buffer_size() > MAX_UNSENT:
+            self.transport.abort()  # it pings, and takes no answer
+
+    def _shake_hands(self, end: int) -> int:
+        """Take the handshake, as far as it has come; return where the first frame begins."""
+        start, answer = 0, bytes(self._buffer[:end])
+        while self.protocol.state is State.CONNECTING and start < end:
+            # By the line, since frames may follow at once; behind what is no answer, nothing does.
+            stop = 0 if self.protocol.handshake_exc else answer.find(b"\n", start) + 1
+            start = self._hand_over(start, stop or end)
+        return start
 
     def _take_messages(self, start: int, end: int) -> int:
         """Take out the messages that are whole; return where the next frame begins."""
@@ -87,16 +97,20 @@ class StreamSocket(ClientConnection, asyncio.BufferedProtocol):
             if self._missing > 0:
                 return start
             size = buffer[start + 1]
+            if size & _MASKED:
+                break
             body = start + (2 if size < 126 else 4 if size == 126 else 10)
-            # Of a length that is cut off, what is there makes too small a number.
-            length = size if size < 126 else int.from_bytes(buffer[start + 2 : min(body, end)])
-            if size & _MASKED or length > MAX_FRAME:
+            self._missing = body - end
+            if self._missing > 0:
+                return start
+            length = size if size < 126 else int.from_bytes(buffer[start + 2 : body])
+            if length > MAX_FRAME:
                 break
             stop = body + length
             if stop > end:
                 self._missing = stop - end
                 return start
-            if buffer[start] == _WHOLE_BINARY and not self._fragments:
+            if buffer[start] == _WHOLE_BINARY and self._begun is None:
                 self._messages.append(bytes(buffer[body:stop]))
                 start = stop
             else:
@@ -113,10 +127,12 @@ class StreamSocket(ClientConnection, asyncio.BufferedProtocol):
         if not isinstance(event, Frame) or event.opcode not in DATA_OPCODES:
             super().process_event(event)
         elif self.protocol.state is State.OPEN:
-            self._fragments.append(bytes(event.data))
+            # In one piece: of pieces that are empty there may be any number.
+            self._begun = self._begun or bytearray()
+            self._begun += event.data
             if event.fin:
-                self._messages.append(b"".join(self._fragments))
-                self._fragments.clear()
+                self._messages.append(bytes(self._begun))
+                self._begun = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

@@ -53,6 +53,7 @@ class Endpoint:
         self._limits = Limits(services.settings)
         self._addresses = Addresses(services.settings.trusted_proxies)
         self._under_way = 0
+        self._receiving = 0  # of these: they wait for their clients, and cost no more than memory
 
     async def call(self, request: Request) -> Response:
         """Answer a call, within the time that calls may take."""
@@ -71,8 +72,7 @@ class Endpoint:
         """Turn whatever is raised into an answer. Our own fault is logged whole, and not told."""
         within = asyncio.timeout(self._settings.request_timeout)
         try:
-            if self._under_way > self._settings.max_requests:
-                raise NotEnoughResourcesError("too many calls are under way; try again")
+            self._check_room()
             async with within:
                 return await self._call(request, nsid, arrived)
         except XrpcError as error:
@@ -138,6 +138,10 @@ class Endpoint:
         rev = await repos.whole_rev(self._services.db, caller.did) if caller.did else None
         return {} if rev is None else {REPO_REV: rev}
 
+    def _check_room(self) -> None:
+        if self._under_way - self._receiving > self._settings.max_requests:
+            raise NotEnoughResourcesError("too many calls are under way; try again")
+
     def _check_lengths(self, request: Request) -> None:
         length = request.headers.get("content-length", "0")
         if length.isascii() and length.isdigit() and int(length) > self._settings.max_body:
@@ -157,11 +161,15 @@ class Endpoint:
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type != "application/json":
             raise InvalidRequestError("the body must be JSON, with Content-Type application/json")
+        self._receiving += 1
         try:
             async with asyncio.timeout(BODY_WITHIN):
                 raw = await self._read(request)
         except (TimeoutError, ClientDisconnect):
             raise InvalidRequestError("the body did not arrive in time") from None
+        finally:
+            self._receiving -= 1
+        self._check_room()
         try:
             value = parse_json(raw)
         except ValueError:

@@ -60,7 +60,7 @@ async def create(services: Services, call: Call) -> dict[str, Any]:
     session = await creating.session_of(services, space.did)
     async with services.db.transaction() as tx:
         # Before anybody can read the hash, so that nobody can be first to use it elsewhere.
-        await invite_tokens.note_minted(tx, hash_of(token), space.uri, now)
+        await invite_tokens.note(tx, [(space.uri, hash_of(token))])
     [row] = await creating.create(services, session, [record], call.arrived)
     assert isinstance(row.fields, Invite)  # noqa: S101 (what an invite's record is read as)
     _log.info("invite.created", uri=row.uri, space=space.uri)
@@ -126,12 +126,13 @@ async def lay_tombstones(
     Returns False if that was so already: the first revocation's data stay. Raises NotFound if
     the space has, and had, no such invite.
     """
+    # Asked first: an owner can put one hash into any number of records, and ask again and again.
+    if await tombstones.is_token_revoked(tx, space_uri, token_hash):
+        return False  # since then every record with this hash was born dead
     carried = await invites.with_token(tx, space_uri, token_hash)
     buried = await tombstones.with_token(tx, space_uri, token_hash)
     if not carried and not buried:
         raise NotFoundError("this space has no invite with this hash")
-    if any(stone.cause == "revoked" for stone in buried):
-        return False  # since then every record with this hash was born dead
     uris = {row.uri for row in carried} | {stone.uri for stone in buried}
     part = await slices.load(tx, (), uris)
     for stone in buried:

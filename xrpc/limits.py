@@ -11,15 +11,18 @@ Times are Unix seconds and come in as arguments.
 import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from indexer.config import Settings
-from xrpc.errors import AuthRequiredError, RateLimitExceededError
+from xrpc.errors import AuthRequiredError, NotEnoughResourcesError, RateLimitExceededError
 
 MAX_BUCKETS = 50_000  # of accounts, and as many of addresses; some 10 MB each
 ROUNDING = 1e-6  # of a call: who waits as long as he was told, is let in
 PARTS = 4  # one caller may have one part of all calls under way
+# All together whom nobody knows have half of them: addresses are cheap, and a host of their choice
+# may let each wait for seconds.
+STRANGERS = "strangers"  # counted as if they were one; neither a DID nor an address
 
 # What an answer says of its caller's bucket; pages of other origins may read it.
 HEADERS = (
@@ -112,6 +115,7 @@ class Limits:
         self._accounts = Buckets(Rate(settings.rate_limit, window))
         self._addresses = Buckets(Rate(settings.rate_limit_address, window))
         self._share = max(1, settings.max_requests // PARTS)
+        self._of_strangers = max(1, settings.max_requests // 2)
         self._under_way: Counter[str] = Counter()
 
     @contextmanager
@@ -119,9 +123,11 @@ class Limits:
         """A token is looked at inside. The value is to be asked before that gets costly.
 
         It takes the DID that the token claims, and raises RateLimitExceeded if this address may
-        not try. An AuthRequiredError that leaves the context is charged to the address.
+        not try, NotEnoughResources if no stranger may. An AuthRequiredError that leaves the context
+        is charged to the address.
         """
-        with self._turn(address) as crowd:
+        with ExitStack() as turns:
+            crowd = turns.enter_context(self._turn(address))
 
             def admit(did: str) -> None:
                 if did in self._accounts:
@@ -129,6 +135,7 @@ class Limits:
                 bucket = self._addresses.look(address, now)
                 if bucket.is_empty or crowd > self._share:
                     raise bucket.refusal()
+                turns.enter_context(self._stranger())
 
             try:
                 yield admit
@@ -145,8 +152,17 @@ class Limits:
     @contextmanager
     def calling_openly(self, address: str, now: float) -> Iterator[Bucket]:
         """A call without a token runs inside."""
-        with self._charged(self._addresses, address, now) as bucket:
+        with self._charged(self._addresses, address, now) as bucket, self._stranger():
             yield bucket
+
+    @contextmanager
+    def _stranger(self) -> Iterator[None]:
+        with self._turn(STRANGERS) as crowd:
+            if crowd > self._of_strangers:
+                raise NotEnoughResourcesError(
+                    "too many calls of strangers are under way; try again"
+                )
+            yield
 
     @contextmanager
     def _charged(self, buckets: Buckets, caller: str, now: float) -> Iterator[Bucket]:

@@ -15,6 +15,7 @@ from xrpc.verification_views import verification_views
 
 ANSWER_WITHIN = 8.0  # seconds; a PDS that proxies the call gives up after 10
 LOOK_AT = 101  # rows at once: a full page, and whether there is more
+MAX_PAIRS = 100  # of an issuer and a subject that are looked up as such; SQLite joins 500 ranges
 MAX_LOOKS = 10  # a call; where most rows are not to be shown, a page may be short, or even empty
 
 FIRST, END = (-(2**63), ""), (2**63 - 1, "")  # before and behind every key
@@ -59,6 +60,7 @@ def _span(wanted: dict[str, Any], issuers: list[str], subjects: list[str]) -> Sp
         after=after,
         before=before,
         newest_first=newest_first,
+        issuers=issuers if subjects and len(issuers) * len(subjects) <= MAX_PAIRS else (),
     )
     return _behind(span, page_cursor.decode(wanted["cursor"])) if "cursor" in wanted else span
 

@@ -41,9 +41,10 @@ async def redeem(services: Services, call: Call) -> dict[str, Any]:
     return {"spaceUri": admission.space.uri}
 
 
-async def may_read(db: Reader, token: str, space_uri: str, now: int) -> bool:
+async def may_read(db: Reader, token: str, space: Row, now: int) -> bool:
     """Whether the holder of a token may read a space without belonging to it. `now` is Unix ms."""
-    invite = _newest(await invites.living_with_token(db, hash_of(token), space_uri))
+    found = await invites.living_with_token(db, hash_of(token), space.did)
+    invite = _newest(found, space.uri)
     return invite is not None and invite.invite.kind in _READING and _why_over(invite, now) is None
 
 
@@ -56,10 +57,11 @@ class _Admission:
 
 async def _admit(db: Reader, token_hash: str, did: str, now: int) -> _Admission:
     """Return what a token lets this account into, or raise InvalidInvite."""
-    invite = await _leads_to(db, token_hash)
+    owner = await invite_tokens.owner(db, token_hash)
+    invite = None if owner is None else await _leads_to(db, token_hash, owner)
     space = None if invite is None else await spaces.live(db, invite.invite.space_uri)
     if invite is None or space is None:
-        if await invites.was_revoked(db, token_hash):
+        if owner is not None and await invites.was_revoked(db, token_hash, owner):
             raise InvalidInviteError("this invite was revoked")
         raise InvalidInviteError("there is no such invite")
     if invite.invite.kind not in _JOINING:
@@ -76,26 +78,22 @@ async def _admit(db: Reader, token_hash: str, did: str, now: int) -> _Admission:
     return _Admission(space, invite, is_member=False)
 
 
-async def _leads_to(db: Reader, token_hash: str) -> Issued | None:
+async def _leads_to(db: Reader, token_hash: str, owner: str) -> Issued | None:
     """Return the live invite of a token: one, and the same for everybody.
 
-    A hash is public, so strangers can put it into invites to spaces of their own. A token that
-    was made here leads to where it was made for, and nowhere else. Any other leads to where it
-    was written first, also when it is expired or used up there: nobody gets people by waiting.
+    A hash is public, so strangers can put it into invites to spaces of their own. A token leads
+    to spaces of its owner only, also when it is dead, expired or used up there: nobody gets people
+    by waiting. Of several, to the one that its owner's repo says was first.
     """
-    minted_for = await invite_tokens.minted_for(db, token_hash)
-    found = await invites.living_with_token(db, token_hash, minted_for)
+    found = await invites.living_with_token(db, token_hash, owner)
     first = min(found, key=lambda invite: (invite.rev, invite.uri), default=None)
-    if first is None:
-        return None
-    return _newest(
-        [invite for invite in found if invite.invite.space_uri == first.invite.space_uri]
-    )
+    return first and _newest(found, first.invite.space_uri)
 
 
-def _newest(found: list[Issued]) -> Issued | None:
+def _newest(found: list[Issued], space_uri: str) -> Issued | None:
     """Return the one that counts of several records with one token in one space."""
-    return max(found, key=lambda invite: (invite.rev, invite.uri), default=None)
+    of_space = [invite for invite in found if invite.invite.space_uri == space_uri]
+    return max(of_space, key=lambda invite: (invite.rev, invite.uri), default=None)
 
 
 def _why_over(invite: Issued, now: int) -> str | None:

@@ -35,7 +35,7 @@ class _Protocol(H11Protocol):
     """uvicorn's, but that no client can keep a connection by doing nothing.
 
     uvicorn waits for ever for a head, and for an answer to be taken. When there are too many
-    connections, the one that has waited longest for its client's next request makes room.
+    connections, the one that has waited longest for its client's request to be whole makes room.
     """
 
     def __init__(self, *args: Any, counts: Counts, limit: int, waiting: "_Waiting", **more: Any):
@@ -116,7 +116,7 @@ class _Protocol(H11Protocol):
             self.transport.write(self.conn.send(event) or b"")
 
     def _make_room(self) -> bool:
-        """Drop the client that has been idle for longest; False if none is."""
+        """Drop the client that has been waited for longest; False if none is."""
         if not self._waiting:
             return False
         longest, _ = self._waiting.popitem(last=False)
@@ -130,9 +130,9 @@ class _Protocol(H11Protocol):
             self._time("slow_head", HEAD_WITHIN)
 
     def _note_call(self) -> bool:
-        """Whether a call is under way; then this connection does not wait for its client."""
+        """Whether a call is under way; with its body whole, nothing is waited for any more."""
         is_calling = self.cycle is not None and not self.cycle.response_complete
-        if is_calling:
+        if is_calling and self.conn.their_state is not h11.SEND_BODY:
             self._waiting.pop(self, None)
         return is_calling
 
@@ -152,7 +152,7 @@ class _Protocol(H11Protocol):
             self.transport.close()
 
 
-_Waiting = OrderedDict[_Protocol, None]  # for their clients' next request, the longest first
+_Waiting = OrderedDict[_Protocol, None]  # for a request of their clients, the longest first
 
 
 class Server(uvicorn.Server):

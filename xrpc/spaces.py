@@ -65,7 +65,7 @@ async def get(services: Services, call: Call) -> dict[str, Any]:
         await belongs(services.db, space, call.caller.did)
         or (
             token is not None
-            and await redeeming.may_read(services.db, token, space.uri, services.now())
+            and await redeeming.may_read(services.db, token, space, services.now())
         )
     ):
         raise ForbiddenError("only who belongs to this space, or was given a token to, may see it")

@@ -37,7 +37,7 @@ MIGRATIONS: Mapping[int, str] = {
             primary key (kind, reason)
         ) strict, without rowid;
     """,
-    # Invites are redeemed; invites and verifications are listed.
+    # Invites are redeemed; invites and verifications are listed; who is not active is asked for.
     2: """
         drop index invites_by_token;
         create index invites_by_token on invites (token_hash, space_uri);
@@ -48,6 +48,8 @@ MIGRATIONS: Mapping[int, str] = {
         create index verifications_by_issuer on verifications (did, revoked, created_at, uri);
         create index verifications_by_subject
             on verifications (subject, revoked, created_at, uri);
+        create index verifications_by_both
+            on verifications (subject, did, revoked, created_at, uri);
         create table members (
             space_uri  text    not null,
             did        text    not null,
@@ -59,12 +61,21 @@ MIGRATIONS: Mapping[int, str] = {
         ) strict, without rowid;
         create index members_by_did on members (did, space_uri);
         create table invite_tokens (
+            id         integer primary key,
             token_hash text    not null check (length(token_hash) = 64),
             space_uri  text    not null,
             used_count integer not null default 0 check (used_count >= 0),
-            minted_at  integer,
-            primary key (token_hash, space_uri)
-        ) strict, without rowid;
+            unique (token_hash, space_uri)
+        ) strict;
+        create index invite_tokens_by_hash on invite_tokens (token_hash);
+        insert into invite_tokens (token_hash, space_uri)
+            select token_hash, space_uri from (
+                select token_hash, space_uri, rev from invites
+                union all select token_hash, space_uri, rev from tombstones
+                where token_hash is not null
+            ) group by token_hash, space_uri order by min(rev);
+        create index repos_to_ask on repos (resync_due_at)
+            where sync = 'desynchronized' and hosting not in ('active', 'deleted');
     """,
 }
 SCHEMA_VERSION = 3

@@ -1,18 +1,19 @@
 """What is known of an invite's token besides its records."""
 
+from collections.abc import Iterable
+
 from indexer.store.db import Reader, Transaction
+from indexer.syntax import parse_at_uri
 
 
-async def note_minted(tx: Transaction, token_hash: str, space_uri: str, now: int) -> None:
-    """Note that a token was made here, for this space. `now` is Unix ms."""
-    await tx.execute(
+async def note(tx: Transaction, tokens: Iterable[tuple[str, str]]) -> None:
+    """Note tokens, by space URI and hash, that were made here or seen; in order, once for all."""
+    await tx.execute_many(
         """
-        insert into invite_tokens (token_hash, space_uri, minted_at)
-        values (:token_hash, :space_uri, :now)
-        on conflict (token_hash, space_uri) do update set
-            minted_at = coalesce(minted_at, excluded.minted_at)
+        insert into invite_tokens (token_hash, space_uri) values (:token_hash, :space_uri)
+        on conflict (token_hash, space_uri) do nothing
         """,
-        {"token_hash": token_hash, "space_uri": space_uri, "now": now},
+        [{"space_uri": space_uri, "token_hash": token_hash} for space_uri, token_hash in tokens],
     )
 
 
@@ -28,13 +29,13 @@ async def count_use(tx: Transaction, token_hash: str, space_uri: str) -> None:
     )
 
 
-async def minted_for(db: Reader, token_hash: str) -> str | None:
-    """Return the space that a token was made for, if it was made here."""
+async def owner(db: Reader, token_hash: str) -> str | None:
+    """Return whose token it is: the DID that was first here to invite with it."""
     row = await db.one(
         """
-        select space_uri from invite_tokens
-        where token_hash = :token_hash and minted_at is not null
+        select space_uri from invite_tokens indexed by invite_tokens_by_hash
+        where token_hash = :token_hash order by id limit 1
         """,
         {"token_hash": token_hash},
     )
-    return row["space_uri"] if row else None
+    return parse_at_uri(row["space_uri"]).authority if row else None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from indexer.records import Invite, Row
 from indexer.store import living
-from indexer.store.db import Reader, Transaction, json_list
+from indexer.store.db import Params, Reader, Transaction, json_list
 from indexer.store.db import Row as DbRow
 
 MAX_COPIES = 1_000
@@ -83,42 +83,52 @@ class Issued:
     revoked_at: int | None = None  # Unix ms; None while it is not revoked
 
 
-async def living_with_token(
-    db: Reader, token_hash: str, space_uri: str | None = None
-) -> list[Issued]:
-    """Return live invites of this token to live spaces: to one of them, or to all.
+async def living_with_token(db: Reader, token_hash: str, owner: str) -> list[Issued]:
+    """Return an owner's live invites of this token to live spaces.
 
-    Only `MAX_COPIES` are looked at: a hash is public, and anybody can put it into any number of
-    records.
+    Only `MAX_COPIES` are looked at: an owner can put a hash into any number of records.
     """
-    in_space = "" if space_uri is None else "and space_uri = :space_uri"
     rows = await db.all(
         f"""
         select {_COLUMNS}, coalesce(used_count, 0), null
         from (
-            select * from invites where token_hash = :token_hash {in_space} limit :considered
+            select * from invites
+            where token_hash = :token_hash and space_uri > :after and space_uri < :before
+            limit :considered
         ) as invites
         join spaces on spaces.uri = invites.space_uri join repos on repos.did = spaces.did
         left join invite_tokens on invite_tokens.token_hash = invites.token_hash
             and invite_tokens.space_uri = invites.space_uri
         where {living.INVITE} and {living.SPACE}
         """,  # noqa: S608
-        {"token_hash": token_hash, "space_uri": space_uri, "considered": MAX_COPIES},
+        _copies(token_hash, owner),
     )
     return [_issued(row) for row in rows]
 
 
-async def was_revoked(db: Reader, token_hash: str) -> bool:
-    """Whether an invite of this token was revoked, in whatever space."""
+async def was_revoked(db: Reader, token_hash: str, owner: str) -> bool:
+    """Whether an owner's invite of this token was revoked, in whatever space of theirs."""
     row = await db.one(
         """
         select 1 from (
-            select revoked from invites where token_hash = :token_hash limit :considered
+            select revoked from invites
+            where token_hash = :token_hash and space_uri > :after and space_uri < :before
+            limit :considered
         ) where revoked = 1 limit 1
         """,
-        {"token_hash": token_hash, "considered": MAX_COPIES},
+        _copies(token_hash, owner),
     )
     return row is not None
+
+
+def _copies(token_hash: str, owner: str) -> Params:
+    after, before = living.under(f"at://{owner}")
+    return {
+        "token_hash": token_hash,
+        "after": after,
+        "before": before,
+        "considered": MAX_COPIES,
+    }
 
 
 async def of_space(db: Reader, space_uri: str, *, revoked: bool, limit: int) -> list[Issued]:

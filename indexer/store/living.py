@@ -2,7 +2,8 @@
 
 A deletion has a revision of its owner's repo, and so has everything that hangs on what it deletes.
 These compare the two, so that what ended with a space stays ended when the space is made again,
-in whatever order the events are told.
+in whatever order the events are told. What an account's deletion took away took all of it along:
+if the account comes back with a space, that is the space that it was.
 """
 
 # Of `spaces` and its owner's `repos`.
@@ -14,6 +15,7 @@ INVITE = """
     and not exists (
         select 1 from tombstones
         where tombstones.uri = invites.space_uri and tombstones.rev >= invites.rev
+            and tombstones.cause <> 'purged'
     )
     and not exists (
         select 1 from tombstones
@@ -27,6 +29,7 @@ MEMBER = """
     not exists (
         select 1 from tombstones
         where tombstones.uri = members.space_uri and tombstones.rev >= members.rev
+            and tombstones.cause <> 'purged'
     )
 """
 

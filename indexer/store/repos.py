@@ -8,6 +8,13 @@ from indexer.store.db import Reader, Transaction, json_list
 HOSTING = frozenset(("active", "deactivated", "suspended", "takendown", "deleted", "inactive"))
 
 
+def hosting_of(active: bool, status: object) -> str:
+    """Return what it amounts to that a host says this of an account: `active` decides."""
+    if active:
+        return "active"
+    return status if isinstance(status, str) and status in HOSTING - {"active"} else "inactive"
+
+
 @dataclass(frozen=True, slots=True)
 class Repo:
     """What is known of a tracked repo. The fields are explained in `schema.sql`."""
@@ -117,11 +124,18 @@ async def track(tx: Transaction, dids: Iterable[str], now: int | None = None) ->
 
 
 async def due_resyncs(db: Reader, now: int, limit: int) -> list[str]:
-    """Return repos that are to be fetched whole now, the longest waiting first."""
+    """Return repos that are to be fetched whole now, the longest waiting first.
+
+    Among them are those that are not active and of which something was missed: they may be back.
+    """
     rows = await db.all(
         """
-        select did from repos
+        select did, resync_due_at, id from repos
         where sync <> 'synchronized' and hosting = 'active' and resync_due_at <= :now
+        union all
+        select did, resync_due_at, id from repos
+        where sync = 'desynchronized' and hosting not in ('active', 'deleted')
+            and resync_due_at <= :now
         order by resync_due_at, id limit :limit
         """,
         {"now": now, "limit": limit},
@@ -150,8 +164,8 @@ async def put_off_resync(tx: Transaction, did: str, error: str, retry_at: int) -
     await tx.execute(
         """
         update repos set
-            sync = case when sync = 'pending' and whole_rev is not null then 'desynchronized'
-                        else sync end,
+            sync = case when sync = 'pending' and (whole_rev is not null or hosting <> 'active')
+                        then 'desynchronized' else sync end,
             resync_due_at = :retry_at, resync_error = :error
         where did = :did
         """,

@@ -60,6 +60,17 @@ async def revoked_tokens(db: Reader, tokens: Iterable[tuple[str, str]]) -> list[
     return [Tombstone(*row) for row in rows]
 
 
+async def is_token_revoked(db: Reader, space_uri: str, token_hash: str) -> bool:
+    row = await db.one(
+        """
+        select 1 from tombstones
+        where space_uri = :space_uri and token_hash = :token_hash and cause = 'revoked' limit 1
+        """,
+        {"space_uri": space_uri, "token_hash": token_hash},
+    )
+    return row is not None
+
+
 async def with_token(db: Reader, space_uri: str, token_hash: str) -> list[Tombstone]:
     """Return every tombstone that carries this invite token."""
     rows = await db.all(
@@ -118,7 +129,9 @@ async def purge_repo(tx: Transaction, did: str, now: int) -> None:
             select uri, cid, '{kind}', did, rev, 'purged', null, null, :now,
                    {space_uri}, {token_hash}
             from {table} where did = :did
-            on conflict (uri, cid) do update set rev = max(rev, excluded.rev)
+            on conflict (uri, cid) do update set
+                rev = max(rev, excluded.rev),
+                cause = case when cause = 'revoked' then cause else excluded.cause end
             """,  # noqa: S608
             {"did": did, "now": now},
         )

@@ -68,10 +68,10 @@ async def count_live(db: Reader) -> int:
 
 async def granted(db: Reader, issuer: str, subjects: Iterable[str]) -> set[tuple[str, str]]:
     """Return each (subject, handle) that an issuer has verified, of these subjects."""
-    # By what the issuer wrote: anybody can write any number of verifications of a subject.
+    # By both: anybody can verify a subject any number of times, and an issuer grants to many.
     rows = await db.all(
         """
-        select subject, handle from verifications indexed by verifications_by_issuer
+        select subject, handle from verifications indexed by verifications_by_both
         where did = :issuer and revoked = 0
             and subject in (select value from json_each(:subjects))
         """,
@@ -85,7 +85,7 @@ class Span:
     """A part of the order of lists, to be read from one end.
 
     It is cut out of one index: all verifications (`by` is None), or those of each DID in `dids`,
-    an issuer or a subject.
+    an issuer or a subject; of each subject only what these `issuers` wrote, if any are named.
     """
 
     by: Literal["did", "subject"] | None
@@ -94,6 +94,7 @@ class Span:
     after: Key  # excluded
     before: Key  # excluded
     newest_first: bool
+    issuers: Sequence[str] = ()  # each once; with subjects in `dids` only
 
 
 async def read(db: Reader, span: Span, limit: int) -> list[tuple[Row, bool]]:
@@ -110,6 +111,9 @@ def read_statement(span: Span, limit: int) -> tuple[str, dict[str, object]]:
     """Return what `read` asks: a search of an index for each DID and state, cut at the limit."""
     way = "desc" if span.newest_first else "asc"
     named = [f"{span.by} = :did_{n}" for n in range(len(span.dids))] if span.by else ["true"]
+    if span.issuers:
+        writers = [f"did = :issuer_{n}" for n in range(len(span.issuers))]
+        named = [f"{who} and {writer}" for who in named for writer in writers]
     ranges = [
         f"""
         select * from (
@@ -140,6 +144,7 @@ def read_statement(span: Span, limit: int) -> tuple[str, dict[str, object]]:
         "before_uri": before_uri,
         "limit": limit,
         **{f"did_{n}": did for n, did in enumerate(span.dids)},
+        **{f"issuer_{n}": did for n, did in enumerate(span.issuers)},
     }
     return sql, params
 

@@ -42,7 +42,7 @@ SERVICE_ID = "rescind"
 # What a replay must not change, row for row.
 INDEX_TABLES = (
     "repos", "spaces", "invites", "untrusted_invites", "verifications", "tombstones", "outbox",
-    "audit",
+    "audit", "members", "invite_tokens",
 )  # fmt: skip
 
 

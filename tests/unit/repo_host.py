@@ -25,6 +25,7 @@ from tests.unit.test_net import Host, hosting, http
 
 GET_REPO = "com.atproto.sync.getRepo"
 LATEST = "com.atproto.sync.getLatestCommit"
+STATUS = "com.atproto.sync.getRepoStatus"
 
 Fault = Callable[["RepoHost", str, asyncio.StreamWriter], Awaitable[None]]
 
@@ -59,6 +60,8 @@ class RepoHost:
                 writer.write(refusal(400, "RepoNotFound"))
             elif nsid == LATEST:
                 writer.write(http(json.dumps({"rev": self.owners[did].rev, "cid": "x"}).encode()))
+            elif nsid == STATUS:
+                writer.write(http(json.dumps({"did": did, "active": True}).encode()))
             else:
                 writer.write(http(self.owners[did].car()))
             await writer.drain()
@@ -215,7 +218,7 @@ async def opened_net(index: Index, *, timeout: float = 10.0) -> AsyncIterator[Ne
         plc_host = await stack.enter_async_context(hosting(plc.reply))
         relay.host = await stack.enter_async_context(hosting(relay.reply))
         pds.host = await stack.enter_async_context(hosting(pds.reply))
-        relay.always[GET_REPO] = refused(501, "MethodNotImplemented")
+        relay.always[GET_REPO] = relay.always[STATUS] = refused(501, "MethodNotImplemented")
         nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # the usual ones take long to read
         client = await stack.enter_async_context(
             guarded_client(allow_private=True, timeout=timeout, trust=nobody)

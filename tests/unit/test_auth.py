@@ -462,7 +462,7 @@ def test_used_tokens_are_kept_until_they_end_and_no_longer() -> None:
     assert len(used) == 1
     assert take(used, "b", "1", 300, 100.0) == "taken"
     assert len(used) == 1
-    assert set(used._by_issuer) == {"b"}
+    assert set(used._by_issuer) == set(used._held) == {"b"}
     assert take(used, "b", "2", 100, 100.0) == "expired"
 
 
@@ -472,6 +472,14 @@ def test_a_full_store_refuses_and_forgets_nothing() -> None:
     assert [take(used, "b", str(n), 100, 0.0) for n in range(2)] == ["taken", "crowded"]
     assert [take(used, "a", str(n), 100, 0.0) for n in range(2)] == ["replayed", "replayed"]
     assert take(used, "a", "new", 300, 100.0) == "taken"
+
+
+def test_an_issuer_may_use_few_tokens_that_live_long() -> None:
+    used = UsedTokens(held_by_issuer=7_200)
+    assert [take(used, "a", str(n), 3_600, 0.0) for n in range(3)] == ["taken", "taken", "crowded"]
+    assert [take(used, "b", str(n), 60, 0.0) for n in range(120)] == ["taken"] * 120
+    assert take(used, "b", "more", 60, 0.0) == "crowded"
+    assert take(used, "b", "more", 120, 60.0) == "taken"
 
 
 async def test_a_crowd_of_tokens_is_a_401(world: World) -> None:

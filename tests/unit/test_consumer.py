@@ -9,6 +9,7 @@ from typing import Any
 import aiosqlite
 import pytest
 from structlog.testing import capture_logs
+from websockets.asyncio.server import ServerConnection
 
 from indexer import consumer as module
 from indexer import firehose, inbox
@@ -466,16 +467,59 @@ async def test_a_stream_that_goes_on_far_ahead_is_followed_and_marks_every_repo(
     assert warning["action"] == "every tracked repo is checked again"
 
 
-@pytest.mark.parametrize("start", [1, None])
-async def test_seqs_that_a_relay_leaves_out_are_no_jump(
-    index: Index, relay: Relay, start: int | None
-) -> None:
+async def test_seqs_that_a_relay_leaves_out_are_no_jump(index: Index, relay: Relay) -> None:
     author = await known(index, relay)
     last = 1 + module.FAR_AHEAD
     relay.scripts = [sending(author.commit(last, {}))]
-    async with consuming(index, relay, start):
+    async with consuming(index, relay, 1):
         await cursor_at(index, last)
     assert (await index.repo())["sync"] == "synchronized"
+
+
+async def test_from_the_live_end_every_repo_is_checked_once_the_stream_is_joined(
+    index: Index, relay: Relay
+) -> None:
+    author = await known(index, relay)
+
+    async def in_step() -> None:
+        async with index.db.transaction() as tx:
+            await tx.execute("update repos set sync = 'synchronized'")
+
+    async def in_doubt() -> bool:
+        return bool(await index.rows("repos", sync="desynchronized"))
+
+    close = asyncio.Event()
+
+    async def closing(_: Relay, socket: ServerConnection, __: int | None) -> None:
+        await close.wait()
+        await socket.close()
+
+    relay.answers = [refusal(503)] * 5
+    relay.scripts = [closing]  # before there was a frame
+    with capture_logs() as entries:
+        async with consuming(index, relay, None):
+            await until(in_doubt)
+            assert relay.cursors == [None]
+            await in_step()
+            close.set()
+            await until(in_doubt)
+            await in_step()
+            relay.add(9, author.commit(9, {}))
+            await cursor_at(index, 9)
+    assert (await index.repo())["sync"] == "synchronized"
+    assert not [entry for entry in entries if entry["event"] == "stream.broken"]
+    assert relay.cursors == [None, None]
+
+
+async def test_a_second_gap_in_a_connection_is_seen_too(index: Index, relay: Relay) -> None:
+    author = await known(index, relay)
+    relay.scripts = [
+        sending(info_frame("OutdatedCursor"), foreign_commit(9), author.commit(10**9, {}))
+    ]
+    with capture_logs() as entries:
+        async with consuming(index, relay, 1):
+            await cursor_at(index, 10**9)
+    assert len([e for e in entries if e["event"] == "stream.broken"]) == 2
 
 
 async def test_the_oldest_that_a_relay_has_is_no_jump(index: Index, relay: Relay) -> None:

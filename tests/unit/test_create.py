@@ -208,8 +208,8 @@ async def test_a_new_invite_is_returned_with_its_token_once_and_written_without_
         "note": "for Bob",
         "createdAt": format_datetime(NOW_MS),
     }
-    [row] = await world.db.all("select token_hash, space_uri, minted_at from invite_tokens")
-    assert tuple(row) == (token_hash, space, NOW_MS)
+    [row] = await world.db.all("select token_hash, space_uri, used_count from invite_tokens")
+    assert tuple(row) == (token_hash, space, 0)
     assert token not in json.dumps([*entries, record])
     assert token not in "\n".join(line for line in await dump(world))
 

@@ -1,14 +1,15 @@
 """What waits is bounded, in order, and taken with the position that it reaches."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from indexer import inbox as module
-from indexer.events import Commit, Event, Identity, Info
+from indexer.events import Commit, Event, Identity, Info, Op
 from indexer.inbox import Batch, Inbox
 from indexer.store.cursors import Cursor
-from tests.unit.frames import ALICE, tid
+from tests.unit.frames import ALICE, VERIFICATION, tid
 
 
 def identity(seq: int) -> Identity:
@@ -60,6 +61,14 @@ async def test_there_is_room_until_so_many_bytes_wait(monkeypatch: pytest.Monkey
     inbox.take(None)
     inbox.put(commit(99))
     assert await has_room(inbox)
+
+
+async def test_operations_take_room_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_WAITING_BYTES", 100_000)
+    inbox = Inbox()
+    ops = tuple(Op("delete", f"{VERIFICATION}/{n:0500}", None, None) for n in range(200))
+    inbox.put(replace(commit(0), ops=ops))
+    assert not await has_room(inbox)
 
 
 async def test_who_waits_for_room_gets_on_when_it_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:

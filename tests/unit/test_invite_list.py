@@ -11,7 +11,7 @@ from indexer.store import invites as store
 from indexer.store import members as members_store
 from indexer.store import spaces as spaces_store
 from indexer.store.db import Database
-from indexer.store.invite_tokens import minted_for
+from indexer.store.invite_tokens import owner as owner_of_token
 from tests.unit.guests import HASH, LIST_INVITES, redeem, said
 from tests.unit.world import ALICE, BOB, CREATED_AT, REVOKE_INVITE, SPACE, World, make_world
 from xrpc import invites
@@ -173,16 +173,15 @@ async def test_every_query_searches_an_index_and_sorts_nothing(world: World) -> 
         spaces_store.live(explained, uri),
         spaces_store.of_owner(explained, ALICE, None, "", 50),
         spaces_store.of_owner(explained, ALICE, SPACE, uri, 50),
-        store.living_with_token(explained, HASH),
-        store.living_with_token(explained, HASH, uri),
-        store.was_revoked(explained, HASH),
+        store.living_with_token(explained, HASH, ALICE),
+        store.was_revoked(explained, HASH, ALICE),
         store.of_space(explained, uri, revoked=False, limit=50),
         store.of_space(explained, uri, revoked=True, limit=50),
         members_store.is_member(explained, uri, BOB),
         members_store.of_space(explained, uri),
         members_store.count_of_space(explained, uri),
         members_store.count_of_account(explained, BOB),
-        minted_for(explained, HASH),
+        owner_of_token(explained, HASH),
     ]
     for owner in (None, ALICE):
         for type_ in (None, SPACE):

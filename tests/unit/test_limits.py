@@ -12,19 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer.config import Settings
+from tests.unit.guests import LIST_SPACES
 from tests.unit.world import (
     ALICE,
     BOB,
     CAROL,
     NOW,
+    OPERATOR,
     REVOKE_INVITE,
     REVOKE_VERIFICATIONS,
+    STRANGER,
     World,
     eventually,
     make_world,
 )
 from xrpc.addresses import Addresses
-from xrpc.errors import AuthRequiredError, RateLimitExceededError
+from xrpc.errors import AuthRequiredError, NotEnoughResourcesError, RateLimitExceededError
 from xrpc.limits import Buckets, Limits, Rate
 from xrpc.methods import METHODS, Method
 
@@ -182,6 +185,24 @@ def test_an_address_may_have_as_many_callers_that_are_not_proven_yet() -> None:
             admit(ALICE)
         with made.proving("b", NOW) as admit:
             admit(ALICE)
+
+
+def test_strangers_have_half_of_all_calls_however_many_addresses_they_have() -> None:
+    made = limits(max_requests=8)
+    with made.calling(BOB, NOW):
+        pass
+    with ExitStack() as stack:
+        for address in ("a", "b", "c"):
+            stack.enter_context(made.proving(address, NOW))(ALICE)
+        stack.enter_context(made.calling_openly("d", NOW))
+        with pytest.raises(NotEnoughResourcesError), made.proving("e", NOW) as admit:
+            admit(ALICE)
+        with pytest.raises(NotEnoughResourcesError), made.calling_openly("f", NOW):
+            pass
+        with made.proving("e", NOW) as admit:
+            admit(BOB)  # who was here before
+    with made.proving("e", NOW) as admit:
+        admit(ALICE)
 
 
 # --- addresses ---
@@ -364,8 +385,9 @@ async def test_too_many_calls_at_once_are_refused_as_json(
     monkeypatch.setattr("xrpc.limits.PARTS", 1)
     async with world.serving():
         async with asyncio.TaskGroup() as tasks:
-            for caller in (ALICE, BOB):
-                for _ in range(4):
+            for caller, calls in ((ALICE, 3), (BOB, 3), (CAROL, 2)):
+                await world.ask(caller, LIST_SPACES, scope="owner")  # no stranger from then on
+                for _ in range(calls):
                     tasks.create_task(world.call(caller, REVOKE_VERIFICATIONS, {"uris": []}))
             await gate.has(8)
             answer = await world.request("POST", PATH, json={}, headers={"origin": "https://x.y"})
@@ -375,6 +397,26 @@ async def test_too_many_calls_at_once_are_refused_as_json(
             assert (await world.request("GET", "/xrpc/_health")).status_code == 200
             gate.open.set()
         assert (await world.request("POST", PATH, json={})).status_code == 401
+
+
+async def test_calls_whose_bodies_do_not_come_keep_nobody_from_calling(world: World) -> None:
+    slow = []
+    for caller in (ALICE, BOB, CAROL, OPERATOR):  # each has its quarter
+        await world.ask(caller, LIST_SPACES, scope="owner")
+        for _ in range(2):
+            reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(world.url).port)
+            head = [
+                f"POST {PATH} HTTP/1.1", "Host: x", "Content-Type: application/json",
+                f"Authorization: Bearer {world.token(caller, REVOKE_VERIFICATIONS)}",
+                "Content-Length: 99", "", "",
+            ]  # fmt: skip
+            writer.write("\r\n".join(head).encode())
+            slow.append((reader, writer))
+    await asyncio.sleep(0.1)
+    assert (await world.call(STRANGER, REVOKE_VERIFICATIONS, {"uris": []})).status_code == 200
+    for reader, writer in slow:
+        assert (await reader.readline()).startswith(b"HTTP/1.1 504")
+        writer.close()
 
 
 async def test_a_call_that_overruns_is_given_up_and_told_so(world: World, gate: Gate) -> None:

@@ -183,6 +183,18 @@ async def test_filters_by_issuer_subject_time_and_state_hold_together(world: Wor
     assert await uris(world, issuers=[STRANGER]) == []
 
 
+@pytest.mark.usefixtures("narrow")
+async def test_what_strangers_say_of_a_subject_keeps_nothing_of_an_issuer_s_from_a_page(
+    world: World,
+) -> None:
+    [wanted] = await put(world.db, row(ALICE, 1, 1))
+    await put(world.db, *(row(STRANGER, number, 9) for number in range(100)))
+    for others in (0, 99):  # as many as there may be
+        issuers = [ALICE, *(did(f"{chr(97 + n // 26)}{chr(97 + n % 26)}") for n in range(others))]
+        found = await page(world, issuers=issuers, subjects=[CAROL])
+        assert [view["uri"] for view in found["verifications"]] == [wanted]
+
+
 async def test_both_bounds_of_time_exclude_the_time_itself(world: World) -> None:
     found = await put(world.db, *(row(ALICE, number, number) for number in range(6)))
     after, before = format_datetime(1), format_datetime(4)
@@ -255,8 +267,9 @@ async def test_a_cursor_may_be_used_in_the_other_direction(world: World) -> None
 
 @pytest.mark.usefixtures("narrow")
 async def test_many_rows_that_are_not_to_be_shown_make_short_pages_that_go_on(
-    world: World,
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(listing, "MAX_PAIRS", 0)
     [first] = await put(world.db, row(ALICE, 0, 0))
     await put(world.db, *(row(BOB, number, number) for number in range(1, 40)))
     [last] = await put(world.db, row(ALICE, 99, 99))
@@ -322,7 +335,7 @@ def test_every_key_has_a_cursor_of_its_own(at: int, rkey: str) -> None:
 # --- the store ---
 
 
-@pytest.mark.parametrize("by", [None, "did", "subject"])
+@pytest.mark.parametrize("by", [None, "did", "subject", "both"])
 @pytest.mark.parametrize("newest_first", [True, False])
 @pytest.mark.parametrize("bounds", [(FIRST, END), ((5, "at://x"), (9, "at://x"))])
 async def test_every_part_of_a_list_is_a_search_of_an_index(
@@ -330,8 +343,10 @@ async def test_every_part_of_a_list_is_a_search_of_an_index(
 ) -> None:
     names = [did(f"{chr(97 + n // 26)}{chr(97 + n % 26)}") for n in range(100)] if by else []
     span = Span(by, names, [False, True], *bounds, newest_first)
+    if by == "both":
+        span = replace(span, by="subject", dids=names[:10], issuers=names[10:20])
     sql, params = verifications.read_statement(span, 101)
-    index = {None: "by_time", "did": "by_issuer", "subject": "by_subject"}[by]
+    index = {None: "by_time", "did": "by_issuer", "subject": "by_subject", "both": "by_both"}[by]
 
     plan = [step["detail"] for step in await world.db.all(f"explain query plan {sql}", params)]
 

@@ -365,6 +365,17 @@ async def test_a_deletion_on_the_stream_confirms_the_outbox_and_an_older_one_doe
     assert not await index.is_live("verifications", CHECK_URI)
 
 
+async def test_an_unreadable_record_in_its_place_confirms_the_deletion_of_an_invite_alone(
+    index: Index, repo: Repo
+) -> None:
+    await index.apply(repo.commit(EVERYTHING))
+    await index.revoke_token(GARDEN_URI)
+    await index.revoke(CHECK_URI)
+    await index.apply(repo.commit({ONE: {}, CHECK: {}}))
+    states = [await index.deletion(uri) for uri in (repo.uri(ONE), CHECK_URI)]
+    assert [row and row["state"] for row in states] == ["confirmed", "pending"]
+
+
 @pytest.mark.parametrize("state", ["pending", "sent", "blocked"])
 async def test_the_stream_confirms_a_deletion_from_whatever_state_it_is_in(
     index: Index, repo: Repo, state: str
@@ -592,6 +603,29 @@ async def test_account_events_of_two_relays_are_ordered_by_their_time(
     assert (await index.repo())["hosting"] == "active"
 
 
+@pytest.mark.parametrize("late", ["2026-09-21T14:13:20Z", "2026-09-21T16:13:20+02:00", None, "x"])
+async def test_times_of_two_relays_are_compared_and_not_their_spelling(
+    index: Index, repo: Repo, late: str | None
+) -> None:
+    await index.apply(repo.commit(EVERYTHING, time=TIME.replace("000Z", "001Z")))
+    async with index.db.transaction() as tx:
+        await Projection(SCOPE, "other.test").apply(
+            tx, [repo.account(False, "suspended", time=late)], NOW
+        )
+    assert (await index.repo())["hosting"] == "active"
+
+
+async def test_a_relay_whose_clock_runs_ahead_does_not_silence_the_others(
+    index: Index, repo: Repo
+) -> None:
+    await index.apply(repo.commit(EVERYTHING))
+    await index.apply(repo.account(False, "suspended", time="9999-01-01T00:00:00Z"))
+    async with index.db.transaction() as tx:
+        back = repo.account(True, time=TIME.replace(":20", ":21"))
+        await Projection(SCOPE, "other.test").apply(tx, [back], NOW + 2_000)
+    assert (await index.repo())["hosting"] == "active"
+
+
 async def test_a_relay_that_numbers_anew_is_heard_again(index: Index, repo: Repo) -> None:
     await index.apply(repo.commit(EVERYTHING, seq=9_000), repo.account(True, seq=9_001))
     later = TIME.replace(":20", ":21")
@@ -642,6 +676,28 @@ async def test_a_repo_that_is_met_in_the_middle_of_its_life_is_pending(
     repo.commit({GARDEN: space()})
     await index.apply(repo.commit({CHECK: TEXT}))
     assert (await index.repo())["sync"] == "pending"
+    assert await index.is_live("verifications", CHECK_URI)
+
+
+async def test_a_commit_in_the_middle_that_names_no_since_does_not_make_a_repo_whole(
+    index: Index, repo: Repo
+) -> None:
+    repo.commit(EVERYTHING)
+    await index.apply(repo.commit({CHECK: OTHER}, since=None))
+    assert (await index.repo())["sync"] == "pending"
+
+
+async def test_a_part_of_the_past_played_into_a_repo_in_doubt_takes_nothing_away(
+    index: Index, repo: Repo
+) -> None:
+    await index.apply(repo.commit({CHECK: TEXT}))
+    gone, _ = repo.commit({CHECK: None}), repo.commit({CHECK: TEXT})
+    async with index.db.transaction() as tx:  # as a copy that has it unchanged, and then a gap
+        await tx.execute(
+            "update repos set rev = :rev, whole_rev = :rev, sync = 'desynchronized'",
+            {"rev": repo.rev},
+        )
+    await index.apply(gone)
     assert await index.is_live("verifications", CHECK_URI)
 
 

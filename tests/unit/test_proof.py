@@ -43,6 +43,14 @@ def test_every_commit_of_the_reference_implementation_is_proven(repo: RepoVector
     rev, data = None, None
     for frame in repo.frames:
         change = prove(frame.data, repo.did, repo.key)
+        if frame.kind == "old_commit" and isinstance(change, Rejected):
+            # A host of old sends new nodes only: a deletion may leave none that show it.
+            assert change.reason == "missing_block", frame.note
+            event = decode(frame.data, COLLECTIONS, {repo.did})
+            assert isinstance(event, Commit)
+            assert "delete" in {op.action for op in event.ops}
+            rev = change.rev
+            continue
         assert isinstance(change, VerifiedCommit | VerifiedSync), frame.note
         if isinstance(change, VerifiedCommit):
             # And they are a chain: each says which state it changed.

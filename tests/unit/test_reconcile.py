@@ -20,6 +20,7 @@ from indexer.events import Account, Rejected, VerifiedCommit, VerifiedSync
 from indexer.projection import Change, Desynchronize
 from indexer.records import Scope
 from indexer.repo import Contents
+from indexer.store import repos
 from tests.unit.frames import (
     ALICE,
     BOB,
@@ -557,7 +558,7 @@ RECORDS: dict[str, list[Any]] = {
 INVALID = {block({"$type": SPACE}), block({"x": 1}), b"unreadable"}
 TABLES = ("spaces", "invites", "untrusted_invites", "verifications")
 STEPS = ["write"] * 6 + ["miss"] * 3 + ["copy"] * 3 + ["reconcile"] * 3
-STEPS += ["reject", "again", "late", "sync", "blind"]
+STEPS += ["reject", "again", "late", "sync", "blind", "account", "ask"]
 REVOCATIONS = ["revoke token", "revoke", "revoke", "publish", "publish"]
 
 
@@ -570,6 +571,7 @@ class Life:
         self.owner = Owner()
         self.commits: list[VerifiedCommit] = []
         self.stood: dict[str, set[tuple[str, str]]] = {}  # URI and CID of valid records, by rev
+        self.was_deleted = False
         self._known: list[Change] = []
         self._copies: list[Contents] = []  # under way
         self._seqs = count(1_000)
@@ -599,6 +601,18 @@ class Life:
                 await self._show(VerifiedSync(next(self._seqs), ALICE, copy.rev, copy.data))
             case "blind":
                 await self.index.apply(Desynchronize())
+            case "account":
+                status = rng.choice((None, None, "deactivated", "deleted"))
+                await self._account(status)
+            case "ask" if owner.rev:
+                # As a resync does before it fetches: is there anything newer?
+                repo = (await repos.load(self.index.db, [ALICE])).get(ALICE)
+                if repo is not None and repo.hosting == "active" and repo.sync != "synchronized":
+                    async with self.index.db.transaction() as tx:
+                        await repos.claim_resync(tx, ALICE, 0)
+                        if repo.whole_rev == repo.rev == owner.rev:
+                            await repos.mark_whole(tx, ALICE, owner.rev)
+                        await repos.end_resync(tx, ALICE, again=repo.whole_rev != owner.rev)
             case "revoke token":
                 with suppress(NotFoundError):
                     await self.index.revoke_token(GARDEN_URI, rng.choice(("token", "x")))
@@ -610,11 +624,17 @@ class Life:
                 await self._publish()
 
     async def end(self) -> None:
-        """Let a last copy come."""
+        """Let a last copy come, of an account that is active."""
         if self.owner.rev is None:
             self._commit({})
+        await self._account(None)
         is_whole, _ = await reconcile(self.index, self.owner.copy())
         assert is_whole
+
+    async def _account(self, status: str | None) -> None:
+        active = status is None
+        self.was_deleted |= status == "deleted"
+        await self._show(Account(next(self._seqs), TIME, ALICE, active=active, status=status))
 
     async def _show(self, change: Change) -> None:
         self._known.append(change)
@@ -673,7 +693,7 @@ def test_after_a_last_copy_it_is_as_if_nothing_had_been_missed(rng: Random, step
             life = Life(index, rng)
             for _ in range(steps):
                 await life.step(rng.choice(STEPS))
-                for state in await index.rows("repos", sync="synchronized"):
+                for state in await index.rows("repos", sync="synchronized", hosting="active"):
                     # And before that: what is said to be whole is.
                     here = {(uri, cid) for _, uri, cid in await live(index)}
                     assert here == life.stood[state["rev"]]
@@ -705,7 +725,11 @@ def test_whatever_a_copy_has_nothing_revoked_lives_and_all_else_does(
             there, here = await live(witness), await live(index)
             assert here <= there
             for table, uri, cid in there - here:
+                stone = (await index.stones(uri))[cid]
+                assert stone["cause"] == "revoked"
                 row = await index.row(table, uri)
+                if row is None and life.was_deleted:
+                    continue  # its account was deleted: what is left of it is the tombstone
                 assert row is not None
                 assert (row["cid"], row["revoked"]) == (cid, 1)
                 deletion = await index.deletion(uri)

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from indexer.events import VerifiedCommit
+from indexer.events import VerifiedCommit, Write
 from indexer.store import invite_tokens
+from tests.unit.fake_pds import cid_of
 from tests.unit.guests import (
     GET_SPACE,
     HASH,
@@ -26,7 +27,18 @@ from tests.unit.guests import (
     set_account,
     used,
 )
-from tests.unit.world import ALICE, BOB, CAROL, CREATED_AT, REVOKE_INVITE, World, did, make_world
+from tests.unit.world import (
+    ALICE,
+    BOB,
+    CAROL,
+    CREATED_AT,
+    INVITE,
+    REVOKE_INVITE,
+    SPACE,
+    World,
+    did,
+    make_world,
+)
 from xrpc import publisher, redeeming
 from xrpc.tokens import hash_of, new_token
 
@@ -48,7 +60,7 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 async def mint(world: World, token: str, space: str) -> None:
     """Note what `invite.create` does of a token that it makes."""
     async with world.db.transaction() as tx:
-        await invite_tokens.note_minted(tx, hash_of(token), space, world.now)
+        await invite_tokens.note(tx, [(space, hash_of(token))])
 
 
 async def revoke(world: World, space: str, token: str = TOKEN) -> int:
@@ -306,15 +318,53 @@ async def test_a_copied_hash_leads_nobody_into_the_copier_s_space(world: World) 
 async def test_a_token_made_here_leads_to_where_it_was_made_for(world: World) -> None:
     space = await world.space(ALICE)
     trap = await world.space(BOB)
-    await world.invite(trap, HASH)  # from another repo, whose clock nobody checks
-    await world.invite(space, HASH)
     await mint(world, TOKEN, space)
+    await world.invite(trap, HASH)  # by whom its record reached before us
+    await world.invite(space, HASH)
 
     assert await redeem(world, CAROL) == (200, space)
     # And nowhere else, when that is over.
     await revoke(world, space)
     assert await redeem(world, DAVE) == REFUSED
     assert await members(world, trap) == []
+
+
+@pytest.mark.parametrize("copies", [1, 1_100])
+async def test_a_stranger_gets_nobody_by_what_he_says_of_his_clock_or_by_many_copies(
+    world: World, copies: int
+) -> None:
+    space = await world.space(ALICE)
+    await world.invite(space, HASH)  # by another service: nothing was minted here
+    trapper = did("aaa")  # before all others in every index
+    trap = f"at://{trapper}/{SPACE}/trap"
+    records = {f"{SPACE}/trap": {}} | {
+        f"{INVITE}/{n}": {"space": trap, "tokenHash": HASH} for n in range(copies)
+    }
+    writes = [
+        Write("create", *path.split("/"), cid_of(path), None, {
+            "$type": path.split("/")[0], "createdAt": CREATED_AT, **record,
+        })
+        for path, record in records.items()
+    ]  # fmt: skip
+    await world.show(trapper, "2222222222222", None, *writes)  # the first rev that there can be
+
+    assert await redeem(world, CAROL) == (200, space)
+    # Nor when the owner has revoked it, or is away for a while.
+    await set_account(world, ALICE, "deactivated")
+    assert await redeem(world, DAVE) == REFUSED
+    await set_account(world, ALICE, None)
+    await revoke(world, space)
+    assert await redeem(world, DAVE) == REFUSED
+    assert await world.db.all("select * from members where space_uri = :trap", {"trap": trap}) == []
+
+
+async def test_nobody_is_told_of_a_revocation_that_a_stranger_made_up(world: World) -> None:
+    space, trap = await world.space(ALICE), await world.space(BOB)
+    await world.invite(space, HASH)
+    await world.invite(trap, HASH)
+    await revoke(world, trap)
+    await world.erase(f"at://{ALICE}/{INVITE}/one")
+    assert await sentence(world, CAROL) == "there is no such invite"
 
 
 async def test_the_same_hash_in_another_space_counts_its_own_uses(world: World) -> None:

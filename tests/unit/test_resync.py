@@ -1,6 +1,7 @@
 """Repos that are out of step are fetched from real hosts, which may do whatever they like."""
 
 import asyncio
+import json
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
@@ -18,7 +19,7 @@ from indexer.health import MAX_DELAY
 from indexer.identity import FRESH
 from indexer.net import DiskError
 from indexer.projection import Desynchronize
-from indexer.store import repos
+from indexer.store import invites, repos
 from tests.unit.frames import (
     ALICE,
     BOB,
@@ -41,6 +42,7 @@ from tests.unit.owner import Owner
 from tests.unit.repo_host import (
     GET_REPO,
     LATEST,
+    STATUS,
     Fault,
     Net,
     changed,
@@ -513,6 +515,77 @@ async def test_a_repo_that_its_host_serves_to_nobody_is_hidden_and_left_alone(
     assert await repos.due_resyncs(net.index.db, NOW, 10) == [ALICE]
     await net.resyncer.resync(ALICE)
     assert await is_indexed(net)
+
+
+async def came_back_unseen(net: Net) -> Owner:
+    """Return an indexed repo whose account was deactivated, and is back: but that was missed."""
+    owner = net.house(Owner())
+    await net.index.apply(owner.wrote(RECORDS))
+    await net.index.apply(Account(8, TIME, ALICE, active=False, status="deactivated"))
+    assert await repos.due_resyncs(net.index.db, NOW, 10) == []
+    await net.index.apply(Desynchronize())
+    return owner
+
+
+async def work(net: Net) -> None:
+    while due := await repos.due_resyncs(net.index.db, NOW, 10):
+        for did in due:
+            await net.resyncer.resync(did)
+
+
+async def test_an_account_that_came_back_while_nobody_saw_it_is_shown_again(net: Net) -> None:
+    owner = await came_back_unseen(net)
+    owner.wrote({CHECK: None})
+    await work(net)
+    assert (await net.repo(ALICE))["hosting"] == "active"
+    assert await net.sync_of(ALICE) == "synchronized"
+    assert await net.index.rows("verifications") == []
+
+
+@pytest.mark.parametrize("says", [{"active": False, "status": "takendown"}, {"active": "yes"}, {}])
+async def test_of_an_account_that_is_not_back_the_relay_is_asked_once(
+    net: Net, says: dict[str, Any]
+) -> None:
+    await came_back_unseen(net)
+    net.relay.always[STATUS] = sent(http(json.dumps(says).encode()))
+    await work(net)
+    hosting = (await net.repo(ALICE))["hosting"]
+    assert hosting == ("takendown" if "status" in says else "inactive")
+    assert (net.relay.calls[STATUS], net.pds.calls[STATUS]) == (1, 0)
+
+
+async def test_an_account_that_nobody_can_tell_of_is_asked_for_again_later(net: Net) -> None:
+    await came_back_unseen(net)
+    net.relay.faults[STATUS].append(refused(503))
+    await work(net)
+    assert (await net.repo(ALICE))["hosting"] == "deactivated"
+    net.clock.now += 10
+    assert await repos.due_resyncs(net.index.db, NOW + 10_000, 10) == [ALICE]
+    await net.resyncer.resync(ALICE)
+    assert (await net.repo(ALICE))["hosting"] == "active"
+
+
+@pytest.mark.parametrize("since", [RECORDS, {f"{VERIFICATION}/later": verification()}])
+async def test_an_account_that_was_deleted_and_is_back_has_its_records_again(
+    net: Net, since: dict[str, Any]
+) -> None:
+    owner = net.house(Owner())
+    written = owner.wrote(RECORDS)
+    await net.index.apply(written)
+    await net.index.revoke(owner.uri(CHECK))
+    await net.index.apply(Account(8, TIME, ALICE, active=False, status="deleted"))
+    await net.index.apply(Account(9, TIME, ALICE, active=True, status=None))
+    if since is not RECORDS:
+        await net.index.apply(owner.wrote(since))
+    await work(net)
+    assert await net.sync_of(ALICE) == "synchronized"
+    assert await net.index.is_live("spaces", GARDEN_URI)
+    assert await net.index.is_live("invites", owner.uri(ONE))
+    assert len(await invites.of_space(net.index.db, GARDEN_URI, revoked=False, limit=9)) == 1
+    assert not await net.index.is_live("verifications", owner.uri(CHECK))
+    before = await net.index.dump()
+    await net.index.apply(written)
+    assert await net.index.dump() == before
 
 
 @pytest.mark.parametrize("name", ["RepoDeactivated", "RepoNotFound"])

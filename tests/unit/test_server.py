@@ -284,6 +284,26 @@ async def test_a_crowd_that_only_connects_keeps_nobody_out() -> None:
         assert served.connections <= 21
 
 
+async def test_a_crowd_whose_bodies_do_not_come_keeps_nobody_out() -> None:
+    app = App(hold=True)
+    async with serving(app, max_connections=3) as served:
+        slow = [await served.connect() for _ in range(3)]
+        for _, writer in slow:
+            writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
+        await eventually(_is_true(lambda: app.calls == 3))
+        for _, writer in slow[:2]:
+            writer.write(b"x" * 9)  # whole: these are at work now, and wait for nobody
+        await asyncio.sleep(0.05)
+        reader, writer = await served.connect()
+        writer.write(GET)
+        await eventually(_is_true(lambda: app.calls == 4))
+        app.open.set()
+        for taken in (reader, slow[0][0], slow[1][0]):
+            await taken.readuntil(b"xx")
+        assert await rest(slow[2][0]) == b""
+        assert served.counts.dropped == {"crowded": 1}
+
+
 # --- what is not HTTP ---
 
 

@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import re
 import sqlite3
 import sys
 from collections.abc import AsyncIterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from indexer.store import (
     audit,
     cursors,
     daemon,
+    invite_tokens,
     outbox,
     repos,
     sessions,
@@ -209,6 +212,73 @@ async def test_an_older_file_is_migrated_step_by_step_and_keeps_its_rows(
     assert _version(path) == last
     monkeypatch.setattr(sys.modules[__name__], "schema", lambda: wanted)
     assert _schema_of(path) == _schema_by_hand(tmp_path / "by_hand.db")
+
+
+# What version 2 had where version 3 has something else.
+VERSION_2 = """
+    drop index repos_to_ask;
+    drop table members;
+    drop table invite_tokens;
+    drop index invites_by_token;
+    drop index invites_by_space;
+    drop index verifications_by_time;
+    drop index verifications_by_issuer;
+    drop index verifications_by_subject;
+    drop index verifications_by_both;
+    create index invites_by_token on invites (space_uri, token_hash);
+    create index verifications_by_issuer on verifications (did);
+    create index verifications_by_subject on verifications (subject);
+    pragma user_version = 2;
+"""
+
+
+def _bare(path: Path) -> list[tuple[str, str, str]]:
+    """Return what a file is made of, whatever its comments."""
+    with closing(sqlite3.connect(path)) as raw:
+        return [
+            (kind, name, re.sub(r"\s+", " ", re.sub(r"--[^\n]*", "", sql)).replace(" )", ")"))
+            for kind, name, sql in raw.execute(
+                "select type, name, sql from sqlite_schema where sql is not null order by 1, 2"
+            )
+        ]
+
+
+async def test_a_file_of_version_2_becomes_one_of_version_3_and_knows_whose_its_tokens_are(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "test.db"
+    await (await Database.open(path)).close()
+    wanted = _bare(path)
+    raw = sqlite3.connect(path)
+    raw.executescript(VERSION_2)
+    raw.executemany("insert into repos (did) values (?)", [(ALICE,), (BOB,)])
+    for did, number in ((ALICE, 2), (BOB, 1), (BOB, 3)):
+        raw.execute(
+            """
+            insert into invites (uri, did, cid, rev, space_uri, token_hash, kind, created_at)
+            values (?, ?, 'cid', ?, ?, ?, 'join', 0)
+            """,
+            (f"at://{did}/{INVITE}/{number}", did, tid(number), f"at://{did}/a.b.c/d", "a" * 64),
+        )
+    raw.execute(
+        """
+        insert into tombstones (uri, cid, kind, did, rev, cause, created_at, space_uri, token_hash)
+        values (?, 'cid', 'invite', ?, ?, 'deleted', 0, ?, ?)
+        """,
+        (f"at://{ALICE}/{INVITE}/9", ALICE, tid(0), f"at://{ALICE}/a.b.c/d", "b" * 64),
+    )
+    raw.commit()
+    raw.close()
+
+    async with await Database.open(path) as db:
+        assert _bare(path) == wanted
+        rows = await db.all("select token_hash, space_uri from invite_tokens order by id")
+        assert [(row["token_hash"][0], row["space_uri"].split("/")[2]) for row in rows] == [
+            ("b", ALICE),
+            ("a", BOB),
+            ("a", ALICE),
+        ]
+        assert await invite_tokens.owner(db, "a" * 64) == BOB  # as their revs say it
 
 
 async def test_a_migration_that_fails_leaves_the_file_as_it_was(

@@ -1,20 +1,30 @@
 """Messages come out as they were sent, however they were cut up on the way."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import ssl
+import tracemalloc
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
+from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK
+from websockets.exceptions import (
+    ConnectionClosed,
+    ConnectionClosedError,
+    ConnectionClosedOK,
+    InvalidMessage,
+)
 from websockets.frames import Frame, Opcode
 from websockets.utils import accept_key
 
 from indexer import transport as module
 from indexer.transport import MAX_FRAME, StreamSocket
+from tests.unit import test_net
 
 GOODBYE = Frame(Opcode.CLOSE, b"\x03\xe8").serialize(mask=False)
 
@@ -33,13 +43,23 @@ def fragmented(data: bytes, cuts: list[int]) -> bytes:
     return frame(b"?", Opcode.PING).join(frames)
 
 
+contexts = test_net.tls  # a fixture
+Contexts = tuple[ssl.SSLContext, ssl.SSLContext]  # of the host, and of who connects to it
+Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
 @asynccontextmanager
 async def reading(
-    stream: bytes, cuts: list[int] | None = None, *, stays: bool = False
+    stream: bytes,
+    cuts: list[int] | None = None,
+    *,
+    stays: bool = False,
+    then: Script | None = None,
+    tls: Contexts | None = None,
 ) -> AsyncIterator[StreamSocket]:
     """Open a connection to a host that sends these bytes, in these pieces, the handshake too.
 
-    With `stays` it then leaves the connection open, even if it said goodbye.
+    `then` goes on. With `stays` it leaves the connection open, even if it said goodbye.
     """
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -56,16 +76,23 @@ async def reading(
             writer.write(sent[start:stop])
             await writer.drain()
             await asyncio.sleep(0)
-        if not stays:
-            writer.write_eof()
-        await reader.read()
+        with suppress(ConnectionError):
+            if then is not None:
+                await then(reader, writer)
+            if not stays and writer.can_write_eof():
+                writer.write_eof()
+            elif not stays:  # TLS has no half of a connection
+                writer.close()
+            await reader.read()
         writer.close()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+    host_context, context = tls or (None, None)
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=host_context) as server:
         port = server.sockets[0].getsockname()[1]
-        options = {"max_size": MAX_FRAME, "compression": None, "close_timeout": 0.5}
+        options: dict[str, Any] = {"max_size": MAX_FRAME, "compression": None, "close_timeout": 0.5}
+        url = f"{'wss' if tls else 'ws'}://127.0.0.1:{port}"
         async with connect(
-            f"ws://127.0.0.1:{port}", create_connection=StreamSocket, proxy=None, **options
+            url, create_connection=StreamSocket, proxy=None, ssl=context, **options
         ) as socket:
             assert isinstance(socket, StreamSocket)
             yield socket
@@ -149,6 +176,101 @@ async def test_what_breaks_the_protocol_ends_the_connection(stream: bytes, code:
     assert isinstance(end, ConnectionClosedError)
     assert end.sent is not None
     assert end.sent.code == code
+
+
+async def test_a_length_that_comes_in_two_parts_is_too_large_all_the_same() -> None:
+    head = b"\x82\x7f" + (0x7FFF82).to_bytes(8)
+
+    async def later(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.1)  # what was sent shall arrive
+        writer.write(head[-1:] + b"\x05hello" + bytes(100))
+
+    async with reading(head[:-1], then=later) as socket:
+        found, end = await received(socket)
+    assert found == []
+    assert end.sent is not None
+    assert end.sent.code == 1009
+
+
+async def test_pieces_that_are_empty_take_no_memory() -> None:
+    piece = frame(b"", Opcode.CONT, fin=False)
+    async with reading(frame(b"begun", fin=False) + piece * 50_000, stays=True) as socket:
+        tracemalloc.start()
+        await asyncio.sleep(0.5)
+        used = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        assert socket._begun is not None
+        assert bytes(socket._begun) == b"begun"
+    assert used < 300_000
+
+
+async def test_who_pings_and_takes_no_answer_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_UNSENT", 100_000)
+
+    async def pinging(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert isinstance(writer.transport, asyncio.Transport)
+        writer.transport.pause_reading()
+        while True:
+            writer.write(frame(bytes(125), Opcode.PING) * 1_000)
+            await writer.drain()
+
+    async with reading(b"", then=pinging) as socket:
+        with pytest.raises(ConnectionClosed):
+            async with asyncio.timeout(10):
+                await socket.receive()
+
+
+async def test_an_answer_without_end_to_the_handshake_does_not_hold_up_others() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"\n" * 1_000_000)
+        await reader.read()
+        writer.close()
+
+    clock = asyncio.get_running_loop().time
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        opening = asyncio.ensure_future(
+            connect(url, create_connection=StreamSocket, proxy=None, open_timeout=1).__aenter__()
+        )
+        longest = 0.0
+        while not opening.done():
+            before = clock()
+            await asyncio.sleep(0)
+            longest = max(longest, clock() - before)
+        assert isinstance(opening.exception(), InvalidMessage)
+    assert longest < 0.5
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_over_tls_it_is_the_same(
+    contexts: Contexts, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_WAITING", 100_000)
+    rng = Random(seed)
+    messages, stream = [], b""
+    for _ in range(200):
+        messages.append(rng.randbytes(rng.choice((0, 1, 125, 126, 4_000, 65_536, 300_000))))
+        cuts = [rng.randrange(300_000) for _ in range(rng.choice((0, 3)))]
+        stream += fragmented(messages[-1], cuts) if rng.random() < 0.3 else frame(messages[-1])
+    cuts = [rng.randrange(len(stream)) for _ in range(50)]
+    async with reading(stream + GOODBYE, cuts, stays=True, tls=contexts) as socket:
+        await asyncio.sleep(0.05)  # it has to stop meanwhile
+        assert sum(map(len, socket._messages)) <= 100_000 + 2 * 600_000
+        found, end = await received(socket)
+    assert found == messages
+    assert isinstance(end, ConnectionClosedOK)
+
+
+@pytest.mark.parametrize("goodbye", [GOODBYE, b""], ids=["goodbye", "none"])
+async def test_what_came_before_the_end_of_tls_is_still_read(
+    contexts: Contexts, goodbye: bytes
+) -> None:
+    stream = b"".join(frame(n.to_bytes(4) + bytes(1_000)) for n in range(2_000))
+    async with reading(stream + goodbye, tls=contexts) as socket:
+        await asyncio.sleep(0.2)
+        found, _ = await received(socket)
+    assert [int.from_bytes(message[:4]) for message in found] == list(range(2_000))
 
 
 async def test_what_came_before_the_end_is_still_read() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import libipld
 import pytest
 
+from indexer.car import read_car
 from indexer.decode import decode
 from indexer.events import Commit, Rejected, Sync, VerifiedCommit, VerifiedSync
 from indexer.records import MAX_RECORD
@@ -116,6 +117,19 @@ def test_another_root_than_the_message_names_is_a_bad_commit() -> None:
 def test_the_commit_object_has_to_be_in_the_car() -> None:
     body = Author().commit_body(1, {PATH: space()})
     body["blocks"] = car(body["commit"], [block(space())])
+    assert reason(check(body)) == "missing_block"
+
+
+def test_a_deletion_that_the_tree_does_not_show_is_not_taken_from_a_host_of_old() -> None:
+    author = Author()
+    posts = {f"app.bsky.feed.post/{n:03}": {"n": n} for n in range(200)}
+    author.commit(0, {**posts, PATH: space(), f"{VERIFICATION}/3k": verification()})
+    body = author.commit_body(1, {"app.bsky.feed.post/3k": {}})
+    root, blocks = read_car(body["blocks"])
+    lie = {"action": "delete", "path": f"{VERIFICATION}/3k", "cid": None}
+    top = libipld.decode_dag_cbor(blocks[root])["data"]
+    del body["prevData"]
+    body |= {"ops": [lie], "blocks": car(root, [blocks[root], blocks[top]])}
     assert reason(check(body)) == "missing_block"
 
 
