@@ -194,12 +194,13 @@ class Daemon:
         return await eventually(find, within, f"{sql} {parameters}")
 
     async def settles(self, within: float = 30.0) -> None:
-        """Wait until every repo is found, and each that is served is whole."""
+        """Wait until every repo is found, and each is whole, or was asked for if not served."""
         await self.sees(
             """
             select 1 where not exists (select 1 from backfills where done_at is null)
                 and not exists (
-                    select 1 from repos where sync <> 'synchronized' and hosting = 'active')
+                    select 1 from repos where (sync <> 'synchronized' and hosting = 'active')
+                        or (sync = 'desynchronized' and hosting <> 'deleted'))
             """,
             within=within,
         )
