@@ -455,8 +455,20 @@ def _rejected(part: Slice, rejected: Rejected, relay: str) -> None:
     if rejected.did is None:
         return
     repo = _repo(part, rejected.did, rejected, relay)
+    if repo.hosting != "active" and _is_before_hosting(repo, rejected, relay):
+        return  # it was put away after that, and is fetched anew if it comes back
     if rejected.rev is None or repo.rev is None or rejected.rev > repo.rev:
         part.put_repo(_doubted(repo))
+
+
+def _is_before_hosting(repo: Repo, rejected: Rejected, relay: str) -> bool:
+    """Whether a frame is older than the last word of the same relay on the account."""
+    return (
+        repo.hosting_relay == relay
+        and repo.hosting_seq is not None
+        and rejected.seq is not None
+        and rejected.seq <= repo.hosting_seq
+    )
 
 
 def _doubted(repo: Repo) -> Repo:

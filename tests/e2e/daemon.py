@@ -12,6 +12,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -184,6 +185,15 @@ class Daemon:
     def index(self) -> dict[str, list[dict[str, Any]]]:
         """Return the whole index, row for row."""
         return {t: self.rows(f"select * from {t} order by 1, 2") for t in INDEX_TABLES}
+
+    def changed_since(self, before: dict[str, list[dict[str, Any]]]) -> list[tuple[str, Any, Any]]:
+        """Return (table, row before, row now) of what is no longer as it was; None for no row."""
+        return [
+            (table, old, new)
+            for table, now in self.index().items()
+            for old, new in zip_longest(before[table], now)
+            if old != new
+        ]
 
     async def sees(self, sql: str, *parameters: object, within: float = 15.0) -> dict[str, Any]:
         """Wait until a query has a row, and return it."""
