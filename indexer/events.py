@@ -4,9 +4,8 @@ Source: the event types of `com.atproto.sync.subscribeRepos` and atproto.com/spe
 CIDs are in their binary form here (`libipld` gives them so); `time` is the relay's own string.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 Action = Literal["create", "update", "delete"]
 
@@ -135,7 +134,7 @@ class Write:
     rkey: str
     cid: str | None  # text form; None for a delete
     prev: str | None  # text form; the version before, if the host says it
-    record: Mapping[str, Any] | None  # None for a delete, or if it can't be read as a record
+    block: bytes | None  # the record, as it came; None for a delete
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,6 @@ from indexer.store.db import Transaction
 from indexer.store.repos import Repo, hosting_of
 from indexer.store.tombstones import Tombstone, is_revoked
 from indexer.syntax import format_datetime, parse_datetime
-from indexer.verify import read_record
 
 TURN = 0.005  # seconds that records are read before others get their turn; one may take 0.01
 RECONCILE_CHUNK = 500  # records of a repo that are held in memory at once
@@ -119,9 +118,7 @@ class Projection:
                     if restored is not None and (rev := purged.get((uri, restored.cid))):
                         # As old as it was: what had ended with its space does not begin anew.
                         restored = replace(restored, rev=rev)
-                    # Decoded, a hostile record takes many times its size: not all at once.
-                    write = replace(write, record=None)
-                    parsed.append(replace(read, write=write, row=restored))
+                    parsed.append(replace(read, row=restored))
             await slices.load_tokens(tx, part, _tokens(parsed))
             _apply_writes(part, commit, parsed, now)
             if first + RECONCILE_CHUNK >= len(uris):
@@ -194,7 +191,7 @@ class Projection:
         if key not in known:
             try:
                 # A CID names one content, so what it says is found out once.
-                known[key] = self._scope.read(write.collection, write.record or {})
+                known[key] = self._scope.read(write.collection, write.block or b"")
             except InvalidRecord:
                 known[key] = None
         return known[key]
@@ -294,7 +291,7 @@ def _copied(contents: Contents, uri: str, path: str | None) -> Write:
         return Write("delete", collection, rkey, None, None, None)
     cid, block = contents.records[path]
     collection, _, rkey = path.partition("/")
-    return Write("create", collection, rkey, cid, None, read_record(block))
+    return Write("create", collection, rkey, cid, None, block)
 
 
 def _tokens(writes: Iterable[_Parsed]) -> set[tuple[str, str]]:
