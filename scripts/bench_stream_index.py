@@ -19,6 +19,7 @@ import libipld
 from indexer import log
 from indexer.cli.daemon import daemon_checkpoint
 from indexer.consumer import Checkpoint, Consumer
+from indexer.firehose import Firehose
 from indexer.identity import IdentityResolver
 from indexer.prove import Prover
 from indexer.stats import Stats
@@ -54,7 +55,7 @@ async def index(
             db,
             SCOPE,
             prover,
-            relay_url=url,
+            source=Firehose(url),
             relay=RELAY,
             start=BASE,
             checkpoint=_telling(daemon_checkpoint(RELAY, stats), BASE + frames, has_all),

@@ -17,6 +17,7 @@ from indexer.identity import IdentityError, IdentityResolver
 from indexer.lock import LockError
 from indexer.net import guarded_client
 from indexer.prove import Prover
+from indexer.recording import RecordingError
 from indexer.records import Scope
 from indexer.replay import ReplayError
 from indexer.store.db import DatabaseError
@@ -106,6 +107,7 @@ def told_plainly() -> Iterator[None]:
         ConfigError,
         DatabaseError,
         LockError,
+        RecordingError,
         ReplayError,
         NoSessionError,
         PdsError,

@@ -14,6 +14,7 @@ from websockets.asyncio.server import ServerConnection
 from indexer import consumer as module
 from indexer import firehose, inbox
 from indexer.consumer import Consumer, cursor_checkpoint
+from indexer.firehose import Firehose
 from indexer.store import cursors, daemon, repos
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database, DatabaseError
@@ -69,7 +70,8 @@ def consumer_of(db: Database, relay: Relay, start: int | None, **more: Any) -> C
         "clock": lambda: NOW / 1000,
         **more,
     }
-    return Consumer(db, SCOPE, prover(), relay_url=relay.url, relay=RELAY, start=start, **options)
+    source = Firehose(relay.url)
+    return Consumer(db, SCOPE, prover(), source=source, relay=RELAY, start=start, **options)
 
 
 @asynccontextmanager
