@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import httpx
 import libipld
 
-from indexer import log
+from indexer import garbage, log
 from indexer.cli.daemon import daemon_checkpoint
 from indexer.consumer import Checkpoint, Consumer
 from indexer.firehose import Firehose
@@ -121,6 +121,7 @@ def _telling(checkpoint: Checkpoint, last: int, reached: asyncio.Event) -> Check
 
 def main() -> None:
     log.configure("warning", "json")
+    garbage.settle()  # as the daemon does
     url, frames, ours, corpus, cache = sys.argv[1:]
     with TemporaryDirectory(prefix="index-", dir=cache) as directory:
         file = Path(directory) / "index.db"
