@@ -14,7 +14,7 @@ source, and the index ends the same:
 import asyncio
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from indexer import record_rules, repo_rules
 from indexer import slice as slices
@@ -110,8 +110,8 @@ class Projection:
                     restored = read.row
                     if restored is not None and (rev := purged.get((uri, restored.cid))):
                         # As old as it was: what had ended with its space does not begin anew.
-                        restored = replace(restored, rev=rev)
-                    parsed.append(replace(read, row=restored))
+                        restored = restored._replace(rev=rev)
+                    parsed.append(read._replace(row=restored))
             await slices.load_tokens(tx, part, tokens_of(parsed))
             record_rules.apply_writes(part, commit, parsed, now)
             if first + RECONCILE_CHUNK >= len(uris):

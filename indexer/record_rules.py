@@ -4,7 +4,8 @@ Every function changes a `Slice`; the rules are those that `projection` names.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from indexer.events import VerifiedCommit, Write
 from indexer.records import Invite, Kind, Row
@@ -13,8 +14,7 @@ from indexer.store import tombstones
 from indexer.store.tombstones import Tombstone, is_revoked
 
 
-@dataclass(frozen=True, slots=True)
-class Parsed:
+class Parsed(NamedTuple):
     """A write, and the row that its record amounts to."""
 
     uri: str
@@ -58,7 +58,7 @@ def _put(part: Slice, row: Row, now: int) -> None:
         part.put_row(row)
         part.confirm(row.uri, row.rev)  # the version that was to be deleted is overwritten
         return
-    part.put_row(replace(row, revoked=True))
+    part.put_row(row._replace(revoked=True))
     # Who, why and when are those of the first revocation: this version only fell under it.
     part.bury(
         replace(

@@ -3,8 +3,6 @@
 Every function changes a `Slice`, or returns the state of a repo that follows from another.
 """
 
-from dataclasses import replace
-
 import libipld
 
 from indexer.events import Account, Rejected, VerifiedCommit, VerifiedSync
@@ -33,12 +31,12 @@ def made_whole(repo: Repo, contents: Contents) -> Repo:
     """Return the repo's state after a copy of it was applied."""
     rev = contents.rev
     if repo.rev is None or rev >= repo.rev:
-        return replace(
-            repo, rev=rev, data=contents.data, sync="synchronized", whole_rev=rev, stretch=rev
+        return repo._replace(
+            rev=rev, data=contents.data, sync="synchronized", whole_rev=rev, stretch=rev
         )
     if repo.stretch is not None and rev >= repo.stretch:
         # From the copy on, every commit was seen and applied.
-        return replace(repo, sync="synchronized", whole_rev=repo.rev)
+        return repo._replace(sync="synchronized", whole_rev=repo.rev)
     return repo  # the copy is older than the gap
 
 
@@ -48,12 +46,12 @@ def sync(part: Slice, sync: VerifiedSync) -> None:
     known = repo.data == sync.data
     if repo.rev is not None and (sync.rev < repo.rev or (sync.rev == repo.rev and known)):
         return
-    state = replace(repo, rev=sync.rev, data=sync.data)
+    state = repo._replace(rev=sync.rev, data=sync.data)
     if known:
         whole_rev = sync.rev if repo.whole_rev == repo.rev else repo.whole_rev
-        part.put_repo(replace(state, whole_rev=whole_rev))
+        part.put_repo(state._replace(whole_rev=whole_rev))
     else:
-        part.put_repo(replace(state, sync="desynchronized", stretch=sync.rev))
+        part.put_repo(state._replace(sync="desynchronized", stretch=sync.rev))
 
 
 def account(part: Slice, account: Account, relay: str, now: int) -> bool:
@@ -71,10 +69,9 @@ def account(part: Slice, account: Account, relay: str, now: int) -> bool:
         # Back from wherever it was, it may have changed unseen.
         repo = _doubted(repo)
     elif hosting == "deleted":
-        repo = replace(repo, whole_rev=None)  # all of it is purged: if it comes back, it is new
+        repo = repo._replace(whole_rev=None)  # all of it is purged: if it comes back, it is new
     part.put_repo(
-        replace(
-            repo,
+        repo._replace(
             hosting=hosting,
             hosting_relay=relay,
             hosting_seq=account.seq,
@@ -107,7 +104,7 @@ def _repo(part: Slice, did: str, change: VerifiedCommit | Rejected, relay: str) 
     if repo.rev is not None or repo.hosting_relay is not None:
         return repo
     # A host that sends commits of an account serves it: whatever it said of it before is old.
-    return replace(repo, hosting_relay=relay, hosting_seq=change.seq, hosting_time=change.time)
+    return repo._replace(hosting_relay=relay, hosting_seq=change.seq, hosting_time=change.time)
 
 
 def _advanced(repo: Repo, commit: VerifiedCommit) -> Repo:
@@ -123,8 +120,8 @@ def _advanced(repo: Repo, commit: VerifiedCommit) -> Repo:
         sync, stretch = "desynchronized", commit.since
     elif repo.whole_rev == repo.rev:
         whole_rev = commit.rev
-    return replace(
-        repo, rev=commit.rev, data=commit.data, sync=sync, whole_rev=whole_rev, stretch=stretch
+    return repo._replace(
+        rev=commit.rev, data=commit.data, sync=sync, whole_rev=whole_rev, stretch=stretch
     )
 
 
@@ -140,7 +137,7 @@ def _is_before_hosting(repo: Repo, rejected: Rejected, relay: str) -> bool:
 
 def _doubted(repo: Repo) -> Repo:
     """Return the repo's state when commits behind its `rev` may have been missed."""
-    return replace(repo, sync="desynchronized", stretch=repo.rev)
+    return repo._replace(sync="desynchronized", stretch=repo.rev)
 
 
 def _ms(time: str | None) -> int:
