@@ -13,9 +13,10 @@ from typing import Any
 import httpx
 
 from indexer import log
+from indexer.guard import FetchError
 from indexer.health import MAX_DELAY, HostHealth
-from indexer.net import Answer, FetchError, request_json
-from indexer.store import backfills, repos
+from indexer.net import Answer, request_json
+from indexer.store import backfills, repos, resyncs
 from indexer.store.backfills import ALL_REPOS, Search
 from indexer.store.db import Database, Transaction
 from indexer.syntax import is_did
@@ -52,7 +53,7 @@ async def begin(tx: Transaction, relay: str, collections: Iterable[str]) -> None
     """Note which searches are to be made at this relay, if they are not noted yet."""
     if await backfills.begin(tx, relay, collections):
         # What is known was fetched without regard to a collection that is new.
-        await repos.refetch_all(tx)
+        await resyncs.refetch_all(tx)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ else:
 def is_signed(did_key: str, signature: bytes, message: bytes) -> bool:
     """Whether the owner of this key signed the message. Never raises, whatever the signature.
 
-    `did_key` is one that `identity` gave out: known to be a point of its curve.
+    `did_key` is one that `did_document` gave out: known to be a point of its curve.
     """
     if len(signature) != SIGNATURE_LENGTH:
         return False

@@ -7,10 +7,10 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from indexer import log
-from indexer.consumer import FAR_AHEAD, POISON_TRIES
 from indexer.decode import MAX_SEQ, UndecodableFrame, decode
 from indexer.events import Info, StreamError
 from indexer.firehose import Source
+from indexer.receiver import FAR_AHEAD, POISON_TRIES
 from indexer.recording import RecordingError, Writer
 
 FLUSH_EVERY = 1.0  # seconds; what a kill may cost

@@ -12,6 +12,7 @@ from indexer.store import (
     invites,
     outbox,
     repos,
+    resyncs,
     sessions,
     spaces,
     tombstones,
@@ -56,7 +57,7 @@ async def gather(db: Database, relay: str, now: int) -> dict[str, Any]:
         },
         "tombstones": {kind: buried.get(kind, 0) for kind in KINDS},
         "repos": await repos.count_by_state(db),
-        "resync": await repos.resync_queue(db, now),
+        "resync": await resyncs.queue(db, now),
         "backfill": {
             _ALL if search.collection == ALL_REPOS else search.collection: {
                 "found": search.found,

@@ -20,7 +20,7 @@ from indexer import garbage, log
 from indexer.cli.daemon import daemon_checkpoint
 from indexer.consumer import Checkpoint, Consumer
 from indexer.firehose import Firehose
-from indexer.identity import IdentityResolver
+from indexer.identity_resolver import IdentityResolver
 from indexer.prove import Prover
 from indexer.stats import Stats
 from indexer.store import cursors, repos

@@ -21,7 +21,7 @@ from indexer.consumer import Consumer, cursor_checkpoint
 from indexer.decode import decode
 from indexer.events import Commit, VerifiedCommit
 from indexer.firehose import Firehose
-from indexer.identity import IdentityResolver
+from indexer.identity_resolver import IdentityResolver
 from indexer.projection import Projection
 from indexer.prove import Prover
 from indexer.repo import read_repo

@@ -30,7 +30,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from indexer import log
 from indexer.cli.base import make_scope
 from indexer.config import Settings
-from indexer.identity import IdentityResolver
+from indexer.identity_resolver import IdentityResolver
 from indexer.stats import Stats
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database

@@ -18,8 +18,9 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from indexer import keys
-from indexer.identity import IdentityError, IdentityResolver
-from indexer.net import parse_json
+from indexer.identity import IdentityError
+from indexer.identity_resolver import IdentityResolver
+from indexer.strict_json import parse_json
 from indexer.syntax import is_did
 from xrpc.errors import AuthRequiredError
 

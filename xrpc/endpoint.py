@@ -13,8 +13,8 @@ from starlette.responses import JSONResponse, Response
 
 from indexer import log
 from indexer.lexicon import LexiconError, Lexicons
-from indexer.net import parse_json
 from indexer.store import repos
+from indexer.strict_json import parse_json
 from xrpc.addresses import Addresses
 from xrpc.auth import NOBODY, Caller, ServiceAuth
 from xrpc.counts import Counts

@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 from indexer.records import KINDS
 from indexer.stats import Distribution
-from indexer.store import outbox, repos, tombstones
+from indexer.store import outbox, repos, resyncs, tombstones
 from indexer.store.db import Database
 from xrpc import health
 from xrpc.counts import Counts
@@ -142,7 +142,7 @@ async def _count(db: Database, now: int) -> Tables:
     async with db.aside() as reader:
         return Tables(
             repos=await repos.count_by_state(reader),
-            resync=await repos.resync_queue(reader, now),
+            resync=await resyncs.queue(reader, now),
             tombstones=await tombstones.count_by_kind(reader),
             outbox=await outbox.count_by_state(reader),
             oldest=await outbox.oldest_by_state(reader),

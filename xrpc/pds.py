@@ -11,7 +11,8 @@ from typing import Any
 
 import httpx
 
-from indexer.net import Answer, FetchError, request_json
+from indexer.guard import FetchError
+from indexer.net import Answer, request_json
 from indexer.syntax import is_cid, is_did, is_handle, is_tid
 
 CALL_DEADLINE = 15.0  # seconds for one call, from connecting to the last byte

@@ -12,7 +12,8 @@ from weakref import WeakValueDictionary
 
 from indexer import log
 from indexer.health import HostHealth
-from indexer.identity import IdentityError, IdentityResolver
+from indexer.identity import IdentityError
+from indexer.identity_resolver import IdentityResolver
 from indexer.store import outbox, tombstones
 from indexer.store.db import Database, Reader
 from indexer.store.outbox import Deletion

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from indexer.config import Settings
-from indexer.identity import IdentityResolver
+from indexer.identity_resolver import IdentityResolver
 from indexer.records import Scope
 from indexer.store.db import Database
 from xrpc.auth import Caller

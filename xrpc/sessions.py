@@ -17,7 +17,8 @@ from cryptography.fernet import Fernet, InvalidToken
 from indexer import log
 from indexer.config import Settings
 from indexer.config_values import KEY_BYTES
-from indexer.identity import IdentityError, IdentityResolver
+from indexer.identity import IdentityError
+from indexer.identity_resolver import IdentityResolver
 from indexer.store import audit, outbox, sessions
 from indexer.store.db import Database
 from xrpc.pds import PdsClient, PdsError, PdsRefusedError, Tokens

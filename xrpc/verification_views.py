@@ -7,7 +7,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from indexer.identity import IdentityError, IdentityResolver
+from indexer.identity import IdentityError
+from indexer.identity_resolver import IdentityResolver
 from indexer.records import Row, Verification
 from indexer.store import tombstones
 from indexer.store.tombstones import Tombstone, is_revoked

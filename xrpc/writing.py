@@ -3,7 +3,8 @@
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from indexer.identity import IdentityError, IdentityResolver
+from indexer.identity import IdentityError
+from indexer.identity_resolver import IdentityResolver
 from xrpc.pds import PdsError, PdsUnavailableError, TokenRefusedError
 from xrpc.sessions import Session, Sessions
 

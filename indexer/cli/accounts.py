@@ -10,7 +10,7 @@ import click
 
 from indexer.cli.base import NETWORK, load_settings, network, run_async, setting_options
 from indexer.config import PREFIX, Settings
-from indexer.identity import IdentityResolver
+from indexer.identity_resolver import IdentityResolver
 from indexer.store.db import Database
 from xrpc.pds import PdsClient
 from xrpc.sessions import NoSessionError, Sessions, Vault

@@ -20,7 +20,7 @@ from indexer.cli.resync import (
     worker,
 )
 from indexer.config import Settings
-from indexer.store import audit, backfills, daemon, repos
+from indexer.store import audit, backfills, daemon, resyncs
 from indexer.store.db import Database
 
 TRIES = 4  # of a page of the search
@@ -54,14 +54,14 @@ async def _backfill(settings: Settings) -> None:
             if own is not None:
                 await begin(tx, relay, make_scope(settings).collections)
             await backfills.reset(tx, relay)
-            await repos.retry_resyncs(tx)
+            await resyncs.retry_all(tx)
             await audit.write(tx, "operator", "backfill", [relay], None, unix_ms())
 
         async def measure() -> Progress:
             searches = await backfills.load(db, relay)
             found = sum(search.found for search in searches)
             going_on = any(not search.done for search in searches)
-            counts = await repos.count_resyncs(db, None, RETRIES)
+            counts = await resyncs.count(db, None, RETRIES)
             return Progress(*counts, f"{found:,} found so far" if going_on else None)
 
         if own is None:

@@ -13,9 +13,10 @@ from httpx import AsyncClient
 
 from indexer import garbage, log
 from indexer.config import PREFIX, ConfigError, Settings
-from indexer.identity import IdentityError, IdentityResolver
+from indexer.guard import guarded_client
+from indexer.identity import IdentityError
+from indexer.identity_resolver import IdentityResolver
 from indexer.lock import LockError
-from indexer.net import guarded_client
 from indexer.prove import Prover
 from indexer.recording import RecordingError
 from indexer.records import Scope

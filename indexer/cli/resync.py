@@ -26,7 +26,7 @@ from indexer.cli.base import (
 from indexer.config import Settings
 from indexer.lock import daemon_lock, is_running
 from indexer.resync import Resyncer
-from indexer.store import audit, repos
+from indexer.store import audit, resyncs
 from indexer.store.db import Database
 from indexer.syntax import is_did
 
@@ -72,11 +72,11 @@ async def fetch(
     async with await Database.open(settings.db) as db, worker(settings, db) as own:
         async with db.transaction() as tx:
             for did in dids:
-                await repos.ask_resync(tx, did, unix_ms())
+                await resyncs.ask(tx, did, unix_ms())
             await audit.write(tx, "operator", "resync", dids, None, unix_ms())
 
         async def measure() -> Progress:
-            return Progress(*await repos.count_resyncs(db, dids, retries))
+            return Progress(*await resyncs.count(db, dids, retries))
 
         if own is None:
             await follow_daemon(settings, measure, wait)
@@ -128,7 +128,7 @@ async def _fetch_each(resyncer: Resyncer, db: Database, dids: Sequence[str], ret
     async def fetch_one(did: str) -> None:
         for _ in range(1 + retries):
             await resyncer.resync(did)
-            state = await repos.resync(db, did)
+            state = await resyncs.load(db, did)
             if state is None or state.sync == "synchronized" or state.hosting != "active":
                 return
             await asyncio.sleep(max(state.due_at - unix_ms(), 0) / 1000)
@@ -142,7 +142,7 @@ async def _tell(db: Database, dids: Sequence[str], retries: int) -> None:
     """Say how it went with each, and fail if it went wrong with one."""
     failed = 0
     for did in dids:
-        state = await repos.resync(db, did)
+        state = await resyncs.load(db, did)
         assert state is not None, "asked for, and rows are never deleted"  # noqa: S101
         if state.hosting != "active":
             failed += 1

@@ -10,79 +10,8 @@ from typing import Any, Protocol, Self
 
 import aiosqlite
 
-# Statements that take a file from version n to n + 1, keyed by n. `schema.sql` is what they end in.
-MIGRATIONS: Mapping[int, str] = {
-    # Repos are fetched whole, and found by backfill.
-    1: """
-        alter table repos add column whole_rev text;
-        alter table repos add column stretch text;
-        alter table repos add column resync_due_at integer not null default 0;
-        alter table repos add column resync_attempts integer not null default 0;
-        alter table repos add column resync_error text;
-        create index repos_to_resync on repos (resync_due_at)
-            where sync <> 'synchronized' and hosting = 'active';
-        create table backfills (
-            relay       text    not null,
-            collection  text    not null,
-            page_cursor text,
-            found       integer not null default 0,
-            done_at     integer,
-            primary key (relay, collection)
-        ) strict, without rowid;
-        drop table counters;
-        create table counters (
-            kind   text    not null check (kind in ('skipped', 'rejected', 'noted')),
-            reason text    not null,
-            count  integer not null,
-            primary key (kind, reason)
-        ) strict, without rowid;
-    """,
-    # Invites are redeemed; invites and verifications are listed; who is not active is asked for;
-    # the daemon tells how fast it reads.
-    2: """
-        drop index invites_by_token;
-        create index invites_by_token on invites (token_hash, space_uri);
-        create index invites_by_space on invites (space_uri, created_at, uri);
-        drop index verifications_by_issuer;
-        drop index verifications_by_subject;
-        create index verifications_by_time on verifications (revoked, created_at, uri);
-        create index verifications_by_issuer on verifications (did, revoked, created_at, uri);
-        create index verifications_by_subject
-            on verifications (subject, revoked, created_at, uri);
-        create index verifications_by_both
-            on verifications (subject, did, revoked, created_at, uri);
-        create table members (
-            space_uri  text    not null,
-            did        text    not null,
-            rev        text    not null,
-            token_hash text    not null check (length(token_hash) = 64),
-            added_by   text    not null,
-            added_at   integer not null,
-            primary key (space_uri, did)
-        ) strict, without rowid;
-        create index members_by_did on members (did, space_uri);
-        create table invite_tokens (
-            id         integer primary key,
-            token_hash text    not null check (length(token_hash) = 64),
-            space_uri  text    not null,
-            used_count integer not null default 0 check (used_count >= 0),
-            unique (token_hash, space_uri)
-        ) strict;
-        create index invite_tokens_by_hash on invite_tokens (token_hash);
-        insert into invite_tokens (token_hash, space_uri)
-            select token_hash, space_uri from (
-                select token_hash, space_uri, rev from invites
-                union all select token_hash, space_uri, rev from tombstones
-                where token_hash is not null
-            ) group by token_hash, space_uri order by min(rev);
-        create index repos_to_ask on repos (resync_due_at)
-            where sync = 'desynchronized' and hosting not in ('active', 'deleted');
-        alter table daemon add column rate real;
-        alter table daemon add column is_behind integer check (is_behind in (0, 1));
-        alter table daemon add column seconds_left real;
-    """,
-}
-SCHEMA_VERSION = 3
+from indexer.store.migrations import MIGRATIONS, SCHEMA_VERSION, schema
+
 BUSY_TIMEOUT = 10.0  # seconds; `rescind replay` and `login` write to the same file
 CACHE_KIB = 32_768
 CHECKPOINT_PAGES = 4_000  # the WAL is folded in at about 16 MB
@@ -210,12 +139,6 @@ class Database:
 def json_list(values: Iterable[str]) -> str:
     """Make a list into one parameter, for `in (select value from json_each(:list))`."""
     return json.dumps(list(values))
-
-
-def schema() -> str:
-    """Return `schema.sql`, from the wheel or from the checkout."""
-    beside = Path(__file__).with_name("schema.sql")
-    return (beside if beside.exists() else Path(__file__).parents[2] / "schema.sql").read_text()
 
 
 async def _connect(path: Path) -> aiosqlite.Connection:

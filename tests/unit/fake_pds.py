@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from tests.unit.test_net import Host, hosting
+from tests.unit.http_host import Host, hosting
 
 _DIGITS = "234567abcdefghijklmnopqrstuvwxyz"
 APPLY = "com.atproto.repo.applyWrites"

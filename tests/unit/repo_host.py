@@ -13,15 +13,15 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 
-from indexer.identity import IdentityResolver
-from indexer.net import guarded_client
+from indexer.guard import guarded_client
+from indexer.identity_resolver import IdentityResolver
 from indexer.resync import Resyncer
+from tests.unit.directory import Directory
 from tests.unit.frames import NOW, SCOPE
+from tests.unit.http_host import Host, hosting, http
 from tests.unit.index import RELAY, Index
 from tests.unit.keys import Key, document, service
 from tests.unit.owner import Owner
-from tests.unit.test_identity import Directory
-from tests.unit.test_net import Host, hosting, http
 
 GET_REPO = "com.atproto.sync.getRepo"
 LATEST = "com.atproto.sync.getLatestCommit"

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from indexer.identity import Identity, IdentityError, IdentityResolver
-from indexer.net import guarded_client
+from indexer.guard import guarded_client
+from indexer.identity import Identity, IdentityError
+from indexer.identity_resolver import IdentityResolver
+from tests.unit.directory import Directory
+from tests.unit.http_host import Host, hosting, http
 from tests.unit.keys import Key, b64, document, jwt
-from tests.unit.test_identity import Directory
-from tests.unit.test_net import Host, hosting, http
 from xrpc import auth as module
 from xrpc.auth import Caller, ServiceAuth, UsedTokens
 from xrpc.errors import AuthRequiredError, XrpcError

@@ -23,16 +23,16 @@ from indexer.cli.daemon import _start
 from indexer.cli.resync import Progress, _line
 from indexer.config import Settings
 from indexer.events import Account
+from indexer.guard import guarded_client
 from indexer.lock import daemon_lock
-from indexer.net import guarded_client
 from indexer.projection import Desynchronize, Projection
-from indexer.store import backfills, cursors, repos
+from indexer.store import backfills, cursors, repos, resyncs
 from indexer.store import daemon as daemons
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database, Transaction
 from tests.unit.frames import COLLECTIONS, INVITE, NOW, SCOPE, SPACE, VERIFICATION
+from tests.unit.http_host import Host, hosting, http
 from tests.unit.test_cli import logging_kept
-from tests.unit.test_net import Host, hosting, http
 from tests.unit.test_publisher import stopped_at
 from tests.unit.world import eventually
 
@@ -140,7 +140,7 @@ async def reset(db: Database) -> None:
 async def tracked(db: Database) -> set[str]:
     """Return the repos that wait to be fetched whole."""
     rows = await db.all("select did from repos")
-    due = await repos.due_resyncs(db, NOW, 10_000)
+    due = await resyncs.due(db, NOW, 10_000)
     assert {row["did"] for row in rows} == set(due)
     return set(due)
 
@@ -566,7 +566,7 @@ async def test_the_same_collections_at_a_new_relay_are_searched_but_nothing_is_f
         await repos.track(tx, [did(1)])
     await all_whole(db)
     await begun(db, relay="new.test")
-    assert await repos.due_resyncs(db, NOW, 10) == []
+    assert await resyncs.due(db, NOW, 10) == []
     assert not any(search.done for search in await backfills.load(db, "new.test"))
     assert await is_done(db)
 
@@ -598,7 +598,7 @@ class Start:
         searches = await backfills.load(self.db, relay)
         assert {search.collection for search in searches} == COLLECTIONS
         assert len({search.done for search in searches}) == 1
-        return bool(await repos.due_resyncs(self.db, NOW, 9)), not searches[0].done
+        return bool(await resyncs.due(self.db, NOW, 9)), not searches[0].done
 
 
 async def test_a_first_start_searches_and_warns_of_nothing(db: Database) -> None:
@@ -801,7 +801,7 @@ async def test_a_repo_that_failed_before_is_tried_and_not_just_counted(
     assert (found.exit_code, found.stderr) == (0, "The daemon searches again.\n")
 
 
-@pytest.mark.parametrize("ask", [repos.retry_resyncs, lambda tx: repos.ask_resync(tx, did(1))])
+@pytest.mark.parametrize("ask", [resyncs.retry_all, lambda tx: resyncs.ask(tx, did(1))])
 async def test_an_old_failure_is_not_taken_for_one_of_the_attempt_that_is_asked_for(
     db: Database, ask: Callable[[Transaction], Awaitable[None]]
 ) -> None:
@@ -809,13 +809,13 @@ async def test_an_old_failure_is_not_taken_for_one_of_the_attempt_that_is_asked_
         await repos.track(tx, [did(1)])
         await tx.execute("update repos set resync_error = 'old', resync_attempts = 50")
         await ask(tx)
-        await repos.claim_resync(tx, did(1), NOW)
-    assert await repos.count_resyncs(db, None, 0) == (0, 0, 1)
+        await resyncs.claim(tx, did(1), NOW)
+    assert await resyncs.count(db, None, 0) == (0, 0, 1)
     async with db.transaction() as tx:
-        await repos.put_off_resync(tx, did(1), "new", NOW)
-    assert await repos.count_resyncs(db, None, 0) == (0, 1, 0)
-    assert await repos.count_resyncs(db, None, 3) == (0, 0, 1)
-    assert await repos.count_resyncs(db, [did(2)], 0) == (0, 0, 0)
+        await resyncs.put_off(tx, did(1), "new", NOW)
+    assert await resyncs.count(db, None, 0) == (0, 1, 0)
+    assert await resyncs.count(db, None, 3) == (0, 0, 1)
+    assert await resyncs.count(db, [did(2)], 0) == (0, 0, 0)
 
 
 async def test_a_backfill_at_a_relay_that_is_down_is_one_line(

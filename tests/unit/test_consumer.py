@@ -15,6 +15,7 @@ from indexer import consumer as module
 from indexer import firehose, inbox
 from indexer.consumer import Consumer, cursor_checkpoint
 from indexer.firehose import Firehose
+from indexer.receiver import FAR_AHEAD
 from indexer.store import cursors, daemon, repos
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database, DatabaseError
@@ -457,7 +458,7 @@ async def test_a_stream_that_goes_on_far_ahead_is_followed_and_marks_every_repo(
     index: Index, relay: Relay
 ) -> None:
     author = await known(index, relay)
-    far = 1 + module.FAR_AHEAD + 1
+    far = 1 + FAR_AHEAD + 1
     relay.scripts = [sending(author.commit(far, {path(4): verification()}))]
     with capture_logs() as entries:
         async with consuming(index, relay, 1):
@@ -471,7 +472,7 @@ async def test_a_stream_that_goes_on_far_ahead_is_followed_and_marks_every_repo(
 
 async def test_seqs_that_a_relay_leaves_out_are_no_jump(index: Index, relay: Relay) -> None:
     author = await known(index, relay)
-    last = 1 + module.FAR_AHEAD
+    last = 1 + FAR_AHEAD
     relay.scripts = [sending(author.commit(last, {}))]
     async with consuming(index, relay, 1):
         await cursor_at(index, last)

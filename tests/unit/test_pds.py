@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from indexer.net import guarded_client
+from indexer.guard import guarded_client
 from tests.unit.fake_pds import (
     APPLY,
     DELETE,

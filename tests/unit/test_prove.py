@@ -6,15 +6,16 @@ from typing import Any
 
 import pytest
 
-from indexer import identity, prove
+from indexer import identity_cache, identity_resolver, prove
 from indexer.decode import decode
 from indexer.events import Commit, Rejected, Sync, VerifiedCommit, VerifiedSync
-from indexer.identity import FAILURE, FRESH, REFRESH_PAUSE
+from indexer.identity_cache import FAILURE, REFRESH_PAUSE
+from indexer.identity_resolver import FRESH
 from indexer.prove import Prover
+from tests.unit.directory import Network, network
 from tests.unit.frames import ALICE, BOB, COLLECTIONS, NOW, VERIFICATION, frame, verification
 from tests.unit.keys import Key, document
 from tests.unit.owner import Owner
-from tests.unit.test_identity import Network, network
 
 __all__ = ["network"]  # a fixture
 
@@ -235,7 +236,7 @@ async def test_hostile_dids_do_not_stop_it(network: Network, prover: Prover) -> 
 async def test_more_unknown_dids_than_may_be_asked_for_at_once_are_rejected_and_no_more(
     network: Network, prover: Prover, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(identity, "MAX_ASKING", 5)
+    monkeypatch.setattr(identity_cache, "MAX_ASKING", 5)
     dids = [f"did:plc:{'c' * 23}{a}" for a in "abcdefghijkl"]
     for did in dids:
         network.plc.documents[did] = document(did, OLD)
@@ -256,7 +257,7 @@ async def test_hosts_that_hang_hold_up_a_batch_for_a_while_and_not_for_each_even
         patch.setattr(prove, "PATIENCE", 0.5)
         await prover.learn(dids)
         network.plc.open.clear()  # from now on each question waits
-        patch.setattr(identity, "DEADLINE", 0.2)
+        patch.setattr(identity_resolver, "DEADLINE", 0.2)
         started = time.monotonic()
         for event in events:
             assert await reason_of(prover, event) == "bad_signature"

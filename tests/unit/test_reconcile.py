@@ -20,7 +20,7 @@ from indexer.events import Account, Rejected, VerifiedCommit, VerifiedSync
 from indexer.projection import Change, Desynchronize
 from indexer.records import Scope
 from indexer.repo import Contents
-from indexer.store import repos
+from indexer.store import repos, resyncs
 from tests.unit.frames import (
     ALICE,
     BOB,
@@ -609,10 +609,10 @@ class Life:
                 repo = (await repos.load(self.index.db, [ALICE])).get(ALICE)
                 if repo is not None and repo.hosting == "active" and repo.sync != "synchronized":
                     async with self.index.db.transaction() as tx:
-                        await repos.claim_resync(tx, ALICE, 0)
+                        await resyncs.claim(tx, ALICE, 0)
                         if repo.whole_rev == repo.rev == owner.rev:
-                            await repos.mark_whole(tx, ALICE, owner.rev)
-                        await repos.end_resync(tx, ALICE, again=repo.whole_rev != owner.rev)
+                            await resyncs.mark_whole(tx, ALICE, owner.rev)
+                        await resyncs.end(tx, ALICE, again=repo.whole_rev != owner.rev)
             case "revoke token":
                 with suppress(NotFoundError):
                     await self.index.revoke_token(GARDEN_URI, rng.choice(("token", "x")))

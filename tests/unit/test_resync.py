@@ -13,13 +13,13 @@ import pytest
 
 from indexer import net as net_module
 from indexer import repo as repo_module
-from indexer import resync
+from indexer import repo_hosts, resync
 from indexer.events import Account, Rejected
 from indexer.health import MAX_DELAY
-from indexer.identity import FRESH
+from indexer.identity_resolver import FRESH
 from indexer.net import DiskError
 from indexer.projection import Desynchronize
-from indexer.store import invites, repos
+from indexer.store import invites, resyncs
 from tests.unit.frames import (
     ALICE,
     BOB,
@@ -36,6 +36,7 @@ from tests.unit.frames import (
     tid,
     verification,
 )
+from tests.unit.http_host import http, redirect
 from tests.unit.index import Index, opened
 from tests.unit.keys import Key
 from tests.unit.owner import Owner
@@ -57,7 +58,6 @@ from tests.unit.repo_host import (
     refused,
     sent,
 )
-from tests.unit.test_net import http, redirect
 
 GARDEN, ONE, CHECK = f"{SPACE}/garden", f"{INVITE}/one", f"{VERIFICATION}/3k"
 GARDEN_URI = f"at://{ALICE}/{GARDEN}"
@@ -79,8 +79,8 @@ async def net(index: Index) -> AsyncIterator[Net]:
 @pytest.fixture
 async def hasty(index: Index, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Net]:
     """A network whose hosts are not waited for long."""
-    monkeypatch.setattr(resync, "FETCH_WITHIN", 5.0)
-    monkeypatch.setattr(resync, "ASK_WITHIN", 0.3)
+    monkeypatch.setattr(repo_hosts, "FETCH_WITHIN", 5.0)
+    monkeypatch.setattr(repo_hosts, "ASK_WITHIN", 0.3)
     monkeypatch.setattr(net_module, "STEP_TIMEOUT", 0.3)
     async with opened_net(index, timeout=0.3) as net:
         yield net
@@ -168,7 +168,7 @@ async def test_a_redirect_of_the_relay_is_followed(net: Net) -> None:
 async def test_what_goes_wrong_at_the_relay_is_put_right_by_the_pds(
     hasty: Net, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resync, "MAX_CAR", 500_000)
+    monkeypatch.setattr(repo_hosts, "MAX_CAR", 500_000)
     owner = await alice_in(hasty)
     hasty.relay.owners[ALICE] = owner
     hasty.relay.always[GET_REPO] = fault
@@ -225,7 +225,7 @@ async def test_a_repo_of_which_something_is_missing_is_fetched_without_asking(ne
     await alice_in(net)
     await net.resyncer.resync(ALICE)
     async with net.index.db.transaction() as tx:
-        await repos.ask_resync(tx, ALICE)
+        await resyncs.ask(tx, ALICE)
     net.pds.calls.clear()
     await net.resyncer.resync(ALICE)
     assert net.pds.calls == {GET_REPO: 1}
@@ -295,7 +295,7 @@ async def test_what_is_missed_while_it_is_asked_is_not_taken_for_seen(net: Net) 
     go_on.set()
     await task
 
-    assert await repos.due_resyncs(net.index.db, NOW, 10) == [ALICE]
+    assert await resyncs.due(net.index.db, NOW, 10) == [ALICE]
     await net.resyncer.resync(ALICE)
     assert await net.index.rows("verifications") == []
 
@@ -383,7 +383,7 @@ async def test_a_lie_changes_nothing_and_the_repo_is_fetched_again_later(
 async def test_a_host_that_does_not_serve_in_time_is_left_alone_for_a_while(
     hasty: Net, fault: Fault, error: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resync, "MAX_CAR", 500_000)
+    monkeypatch.setattr(repo_hosts, "MAX_CAR", 500_000)
     owner = await alice_in(hasty)
     bob = hasty.house(Owner(BOB))
     bob.wrote({})
@@ -434,7 +434,7 @@ async def test_a_full_disk_is_told_and_is_no_fault_of_the_host(
 
     await alice_in(net)
     with monkeypatch.context() as patch:
-        patch.setattr(resync, "download", full)
+        patch.setattr(repo_hosts, "download", full)
         await net.resyncer.resync(ALICE)
     assert "No space left" in (await net.repo(ALICE))["resync_error"]
     await net.resyncer.resync(ALICE)
@@ -508,11 +508,11 @@ async def test_a_repo_that_its_host_serves_to_nobody_is_hidden_and_left_alone(
     await net.resyncer.resync(ALICE)
     state = await net.repo(ALICE)
     assert (state["hosting"], state["resync_attempts"]) == (expected, 0)
-    assert await repos.due_resyncs(net.index.db, NOW * 2, 10) == []
+    assert await resyncs.due(net.index.db, NOW * 2, 10) == []
 
     del net.pds.always[GET_REPO]
     await net.index.apply(Account(9, TIME, ALICE, active=True, status=None))
-    assert await repos.due_resyncs(net.index.db, NOW, 10) == [ALICE]
+    assert await resyncs.due(net.index.db, NOW, 10) == [ALICE]
     await net.resyncer.resync(ALICE)
     assert await is_indexed(net)
 
@@ -522,13 +522,13 @@ async def came_back_unseen(net: Net) -> Owner:
     owner = net.house(Owner())
     await net.index.apply(owner.wrote(RECORDS))
     await net.index.apply(Account(8, TIME, ALICE, active=False, status="deactivated"))
-    assert await repos.due_resyncs(net.index.db, NOW, 10) == []
+    assert await resyncs.due(net.index.db, NOW, 10) == []
     await net.index.apply(Desynchronize())
     return owner
 
 
 async def work(net: Net) -> None:
-    while due := await repos.due_resyncs(net.index.db, NOW, 10):
+    while due := await resyncs.due(net.index.db, NOW, 10):
         for did in due:
             await net.resyncer.resync(did)
 
@@ -560,7 +560,7 @@ async def test_an_account_that_nobody_can_tell_of_is_asked_for_again_later(net: 
     await work(net)
     assert (await net.repo(ALICE))["hosting"] == "deactivated"
     net.clock.now += 10
-    assert await repos.due_resyncs(net.index.db, NOW + 10_000, 10) == [ALICE]
+    assert await resyncs.due(net.index.db, NOW + 10_000, 10) == [ALICE]
     await net.resyncer.resync(ALICE)
     assert (await net.repo(ALICE))["hosting"] == "active"
 
@@ -676,7 +676,7 @@ async def test_what_is_missed_during_the_fetch_is_not_taken_for_seen(net: Net, b
     gate.set()
     await task
 
-    assert await repos.due_resyncs(net.index.db, NOW, 10) == [ALICE]
+    assert await resyncs.due(net.index.db, NOW, 10) == [ALICE]
     await net.resyncer.resync(ALICE)
     assert await net.sync_of(ALICE) == "synchronized"
     assert await net.index.rows("verifications") == []
@@ -729,7 +729,7 @@ async def _no_files(net: Net) -> bool:
 async def test_what_a_killed_daemon_had_taken_up_is_fetched_at_once(net: Net) -> None:
     await alice_in(net)
     async with net.index.db.transaction() as tx:
-        await repos.claim_resync(tx, ALICE, NOW + 1_800_000)
+        await resyncs.claim(tx, ALICE, NOW + 1_800_000)
     running = asyncio.create_task(net.resyncer.run())
     await until(lambda: is_indexed(net))
     running.cancel()

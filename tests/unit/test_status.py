@@ -10,7 +10,7 @@ import pytest
 from indexer import status
 from indexer.events import Account
 from indexer.lock import daemon_lock
-from indexer.store import backfills, cursors, daemon, outbox, repos
+from indexer.store import backfills, cursors, daemon, outbox, repos, resyncs
 from indexer.store.cursors import Cursor
 from tests.unit.world import ALICE, BOB, CAROL, INVITE, SPACE, World, make_world
 
@@ -118,8 +118,8 @@ async def test_repos_that_wait_to_be_fetched_are_counted_and_those_that_fail(
 ) -> None:
     async with world.db.transaction() as tx:
         await repos.track(tx, [ALICE, BOB, CAROL])
-        await repos.claim_resync(tx, BOB, world.now + 1)
-        await repos.put_off_resync(tx, BOB, "unreachable", world.now + 1)
+        await resyncs.claim(tx, BOB, world.now + 1)
+        await resyncs.put_off(tx, BOB, "unreachable", world.now + 1)
         # Nobody serves it: it waits for no one.
         await tx.execute(
             "update repos set hosting = 'deactivated' where did = :did", {"did": CAROL}

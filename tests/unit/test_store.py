@@ -27,7 +27,8 @@ from indexer.store import (
     db as module,
 )
 from indexer.store.cursors import Cursor
-from indexer.store.db import Database, DatabaseError, Transaction, schema
+from indexer.store.db import Database, DatabaseError, Transaction
+from indexer.store.migrations import schema
 from indexer.store.outbox import Deletion
 from indexer.store.repos import Repo
 from indexer.store.tombstones import Tombstone

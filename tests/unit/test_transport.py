@@ -24,7 +24,7 @@ from websockets.utils import accept_key
 
 from indexer import transport as module
 from indexer.transport import MAX_FRAME, StreamSocket
-from tests.unit import test_net
+from tests.unit import http_host
 
 GOODBYE = Frame(Opcode.CLOSE, b"\x03\xe8").serialize(mask=False)
 
@@ -43,7 +43,7 @@ def fragmented(data: bytes, cuts: list[int]) -> bytes:
     return frame(b"?", Opcode.PING).join(frames)
 
 
-contexts = test_net.tls  # a fixture
+contexts = http_host.tls  # a fixture
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]  # of the host, and of who connects to it
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

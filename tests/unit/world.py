@@ -14,8 +14,8 @@ import httpx
 from indexer.cli.base import make_scope
 from indexer.config import Settings
 from indexer.events import VerifiedCommit, Write
-from indexer.identity import IdentityResolver
-from indexer.net import guarded_client
+from indexer.guard import guarded_client
+from indexer.identity_resolver import IdentityResolver
 from indexer.projection import Projection
 from indexer.stats import Stats
 from indexer.store import outbox, tombstones
@@ -23,11 +23,11 @@ from indexer.store.cursors import Cursor
 from indexer.store.db import Database
 from indexer.store.outbox import Deletion
 from indexer.store.tombstones import Tombstone
+from tests.unit.directory import Directory
 from tests.unit.fake_pds import Commit, FakePds, cid_of, fake_pds
 from tests.unit.frames import block
+from tests.unit.http_host import Host, hosting
 from tests.unit.keys import Key, document, jwt, service
-from tests.unit.test_identity import Directory
-from tests.unit.test_net import Host, hosting
 from xrpc.app import create_app
 from xrpc.auth import ServiceAuth
 from xrpc.counts import Counts

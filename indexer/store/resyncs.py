@@ -1,0 +1,188 @@
+"""The repos that are to be fetched whole: a queue within the table of repos."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from indexer.store import repos
+from indexer.store.db import Reader, Transaction, json_list
+
+
+async def due(db: Reader, now: int, limit: int) -> list[str]:
+    """Return repos that are to be fetched whole now, the longest waiting first.
+
+    Among them are those that are not active and of which something was missed: they may be back.
+    """
+    rows = await db.all(
+        """
+        select did, resync_due_at, id from repos
+        where sync <> 'synchronized' and hosting = 'active' and resync_due_at <= :now
+        union all
+        select did, resync_due_at, id from repos
+        where sync = 'desynchronized' and hosting not in ('active', 'deleted')
+            and resync_due_at <= :now
+        order by resync_due_at, id limit :limit
+        """,
+        {"now": now, "limit": limit},
+    )
+    return [row["did"] for row in rows]
+
+
+async def claim(tx: Transaction, did: str, until: int) -> int:
+    """Take a repo up until `until` (Unix ms); return which attempt this is.
+
+    It is `pending` then. If it is not any more when its copy has come, something was missed since
+    that may not be in there.
+    """
+    rows = await tx.all(
+        """
+        update repos set sync = 'pending', resync_due_at = :until,
+                         resync_attempts = resync_attempts + 1
+        where did = :did returning resync_attempts
+        """,
+        {"did": did, "until": until},
+    )
+    return int(rows[0]["resync_attempts"]) if rows else 1
+
+
+async def put_off(tx: Transaction, did: str, error: str, retry_at: int) -> None:
+    await tx.execute(
+        """
+        update repos set
+            sync = case when sync = 'pending' and (whole_rev is not null or hosting <> 'active')
+                        then 'desynchronized' else sync end,
+            resync_due_at = :retry_at, resync_error = :error
+        where did = :did
+        """,
+        {"did": did, "error": error, "retry_at": retry_at},
+    )
+
+
+async def mark_whole(tx: Transaction, did: str, rev: str) -> None:
+    """The repo's host had nothing newer than `rev`, up to which all was known here."""
+    await tx.execute(
+        """
+        update repos set sync = 'synchronized'
+        where did = :did and sync = 'pending' and rev >= :rev and whole_rev = rev
+        """,
+        {"did": did, "rev": rev},
+    )
+
+
+async def end(tx: Transaction, did: str, *, again: bool = False) -> None:
+    """The repo was fetched, or is not served any more: forget what was tried.
+
+    With `again` it is to be fetched once more.
+    """
+    await tx.execute(
+        """
+        update repos set sync = case when :again then 'desynchronized' else sync end,
+                         resync_due_at = 0, resync_attempts = 0, resync_error = null
+        where did = :did
+        """,
+        {"did": did, "again": again},
+    )
+
+
+async def release(tx: Transaction, now: int) -> None:
+    """Give back all claims: a daemon that starts anew tries at once."""
+    await tx.execute(
+        "update repos set resync_due_at = :now where resync_due_at > :now", {"now": now}
+    )
+
+
+async def ask(tx: Transaction, did: str, now: int | None = None) -> None:
+    """Have a repo fetched whole, whatever is known of it; if it is not tracked, track it."""
+    await repos.track(tx, [did], now)
+    await tx.execute(
+        """
+        update repos set
+            sync = case sync when 'synchronized' then 'desynchronized' else sync end,
+            whole_rev = null, resync_due_at = 0, resync_attempts = 0, resync_error = null
+        where did = :did
+        """,
+        {"did": did},
+    )
+
+
+async def refetch_all(tx: Transaction) -> None:
+    """Have every repo fetched whole again, whatever is known of it."""
+    await tx.execute(
+        """
+        update repos set
+            sync = case sync when 'synchronized' then 'desynchronized' else sync end,
+            whole_rev = null
+        where hosting <> 'deleted'
+        """
+    )
+
+
+async def retry_all(tx: Transaction) -> None:
+    """Have the repos that are not whole fetched now, as if none had been tried."""
+    await tx.execute(
+        """
+        update repos set resync_due_at = 0, resync_attempts = 0, resync_error = null
+        where sync <> 'synchronized'
+        """
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Resync:
+    """How the fetching of a repo stands."""
+
+    did: str
+    sync: str
+    hosting: str
+    rev: str | None
+    attempts: int
+    due_at: int  # Unix ms; of the next attempt
+    error: str | None  # of the last attempt
+
+
+async def load(db: Reader, did: str) -> Resync | None:
+    """Return how the fetching of a repo stands; None if it is not tracked."""
+    row = await db.one(
+        """
+        select did, sync, hosting, rev, resync_attempts, resync_due_at, resync_error
+        from repos where did = :did
+        """,
+        {"did": did},
+    )
+    return Resync(*row) if row else None
+
+
+async def count(db: Reader, dids: Iterable[str] | None, retries: int) -> tuple[int, int, int]:
+    """Count, of these repos or all, those that are whole, that failed, and that are to be fetched.
+
+    Failed is one that did so at least once, and then `retries` times more. A repo that is not
+    served is none of the three.
+    """
+    row = await db.one(
+        """
+        with wanted as (
+            select sync = 'synchronized' as whole,
+                   resync_error is not null and resync_attempts > :retries as failed
+            from repos where hosting = 'active'
+                and (:dids is null or did in (select value from json_each(:dids)))
+        )
+        select coalesce(sum(whole), 0) as whole,
+               coalesce(sum(failed and not whole), 0) as failed,
+               coalesce(sum(not failed and not whole), 0) as waiting
+        from wanted
+        """,
+        {"dids": None if dids is None else json_list(dids), "retries": retries},
+    )
+    return (row["whole"], row["failed"], row["waiting"]) if row else (0, 0, 0)
+
+
+async def queue(db: Reader, now: int) -> dict[str, int]:
+    """Count the repos that wait to be fetched whole: those due now, and those that failed."""
+    row = await db.one(
+        """
+        select coalesce(sum(resync_due_at <= :now), 0) as due,
+               coalesce(sum(resync_error is not null), 0) as failing
+        from repos where sync <> 'synchronized' and hosting = 'active'
+        """,
+        {"now": now},
+    )
+    return {"due": row["due"], "failing": row["failing"]} if row else {}

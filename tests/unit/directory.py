@@ -1,0 +1,93 @@
+"""A PLC directory on loopback, and a resolver that asks it by a clock of its own."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import dns.asyncresolver
+import httpx
+import pytest
+
+from indexer.guard import guarded_client
+from indexer.identity import IdentityError
+from indexer.identity_resolver import IdentityResolver
+from tests.unit.http_host import Host, hosting, http
+from tests.unit.keys import Key
+
+DID = "did:plc:" + "a" * 24
+OTHER = "did:plc:" + "b" * 24
+KEY = Key.k256()
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Directory:
+    """A PLC directory on loopback: DID to document, or to a raw HTTP answer."""
+
+    def __init__(self) -> None:
+        self.documents: dict[str, Any] = {}
+        self.open = asyncio.Event()  # cleared: questions wait
+        self.open.set()
+
+    async def reply(self, path: str, writer: asyncio.StreamWriter) -> None:
+        found = self.documents.get(path.removeprefix("/"))
+        await self.open.wait()
+        if found is None:
+            writer.write(http(b'{"message":"not registered"}', "404 Not Found"))
+        elif isinstance(found, bytes):
+            writer.write(found)
+        else:
+            writer.write(http(json.dumps(found).encode()))
+
+
+class Network:
+    """A directory, a client and a resolver for them."""
+
+    def __init__(self, plc: Directory, host: Host, client: httpx.AsyncClient) -> None:
+        self.plc = plc
+        self.host = host
+        self.client = client
+        self.clock = Clock()
+        self.resolver = self.make()
+
+    def make(self, **changes: Any) -> IdentityResolver:
+        options: dict[str, Any] = {
+            "allow_private": True,
+            "clock": self.clock,
+            "names": resolver_at(1),
+            **changes,
+        }
+        return IdentityResolver(self.host.url + "/", self.client, **options)
+
+    @property
+    def asked(self) -> int:
+        return len(self.host.paths)
+
+
+@pytest.fixture
+async def network() -> AsyncIterator[Network]:
+    plc = Directory()
+    async with hosting(plc.reply) as host, guarded_client(allow_private=True) as client:
+        made = Network(plc, host, client)
+        yield made
+        await made.resolver.aclose()
+
+
+def resolver_at(port: int) -> dns.asyncresolver.Resolver:
+    resolver = dns.asyncresolver.Resolver(configure=False)
+    resolver.nameservers = ["127.0.0.1"]
+    resolver.port = port
+    return resolver
+
+
+async def failure(awaitable: Any) -> str:
+    with pytest.raises(IdentityError) as caught:
+        await awaitable
+    return caught.value.reason
