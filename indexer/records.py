@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import libipld
 
@@ -57,8 +57,7 @@ class Verification:
     created_at: int  # Unix ms
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A record in the index: the newest version that is known of its URI."""
 
     uri: str

@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from indexer import log
+from indexer import garbage, log
 from indexer.consumer import Consumer, cursor_checkpoint
 from indexer.decode import decode
 from indexer.events import Commit, VerifiedCommit
@@ -168,6 +168,7 @@ async def _check(db: Database, corpus: Corpus) -> None:
 
 def main() -> None:
     log.configure("warning", "json")
+    garbage.settle()  # as the daemon does
     what, directory, *rest = sys.argv[1:]
     corpus = load(Path(directory))
     match what, rest:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 from httpx import AsyncClient
 
-from indexer import log
+from indexer import garbage, log
 from indexer.config import PREFIX, ConfigError, Settings
 from indexer.identity import IdentityError, IdentityResolver
 from indexer.lock import LockError
@@ -92,6 +92,7 @@ def make_prover(settings: Settings, resolver: IdentityResolver, scope: Scope) ->
 
 def run_async(main: Coroutine[Any, Any, None]) -> None:
     """Run a command's coroutine to its end, or to Ctrl-C."""
+    garbage.settle()
     try:
         asyncio.run(main)
     except KeyboardInterrupt:
