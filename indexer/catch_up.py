@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from indexer import log
 from indexer.consumer import Consumer
-from indexer.pace import Look
+from indexer.pace import Look, Pace
 from indexer.syntax import parse_datetime
 
 LOOK_EVERY = 0.5  # seconds
@@ -28,24 +28,28 @@ async def watch(consumer: Consumer, clock: Callable[[], float] = time.time) -> N
         sent = _sent_at(consumer)
         pace = stats.pace.seen(Look(now, stats.frames, sent, consumer.is_connected))
         stats.pace = pace
-        seq = consumer.position and consumer.position.seq
+        seq = consumer.position.seq if consumer.position else None
         if pace.is_behind and not was_behind:
             began, frames, told = now, stats.frames, now
-            _log.info("catch_up.began", seq=seq, lag_seconds=_rounded(pace.lag))
+            _tell("began", seq, pace)
         elif pace.is_behind and consumer.is_connected and now - told >= TELL_EVERY:
             told = now
-            _log.info(
-                "catch_up.advanced",
-                seq=seq,
-                lag_seconds=_rounded(pace.lag),
-                events_per_second=round(pace.rate),
-                seconds_left=_rounded(pace.left),
-            )
+            _tell("advanced", seq, pace)
         elif was_behind and not pace.is_behind:
             _log.info(
                 "catch_up.ended", seq=seq, events=stats.frames - frames, seconds=round(now - began)
             )
         await asyncio.sleep(LOOK_EVERY)
+
+
+def _tell(what: str, seq: int | None, pace: Pace) -> None:
+    _log.info(
+        f"catch_up.{what}",
+        seq=seq,
+        lag_seconds=_rounded(pace.lag),
+        events_per_second=round(pace.rate),
+        seconds_left=_rounded(pace.left),
+    )
 
 
 def _sent_at(consumer: Consumer) -> float | None:

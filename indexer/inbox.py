@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from indexer.events import Commit, Event, Info, StreamError, Sync
 from indexer.store.cursors import Cursor
 
-MAX_WAITING = 4_000  # events in the inbox; beyond it the socket is left unread
-MAX_WAITING_BYTES = 64_000_000  # bytes of CARs and operations in the inbox, likewise
+# What the inbox holds; beyond it the socket is left unread. As much again is being applied.
+MAX_WAITING = 2_000  # events
+MAX_WAITING_BYTES = 64_000_000  # bytes of CARs and operations
 MAX_BATCH = 1_000  # events
-MAX_BATCH_BYTES = 8_000_000  # likewise
+MAX_BATCH_BYTES = 8_000_000  # bytes of CARs and operations
 OP_BYTES = 300  # that an operation takes besides its path
 
 

@@ -15,7 +15,8 @@ MAX_KEY = 1_024  # bytes of a path
 EMPTY = b"\xa2\x61e\x80\x61l\xf6"  # a node without anything: an empty repo's root
 EMPTY_ROOT = CID_PREFIX + sha256(EMPTY).digest()
 
-MAX_HEIGHTS = 65_536  # kept, of the keys that were met last: a repo's next commit has most of them
+# Kept, of the keys that were met last: a repo's next commit has most of them. 300 bytes each.
+MAX_HEIGHTS = 8_192
 
 
 class BadTree(ValueError):

@@ -6,7 +6,10 @@ import json
 import sys
 from pathlib import Path
 
+from scripts.bench_catch_up import catch_up
 from scripts.bench_firehose import firehose
+from scripts.bench_fresh import fresh
+from scripts.bench_memory import memory
 from scripts.bench_relay import MILLION
 from scripts.bench_verify import BenchError, verify
 from scripts.bench_xrpc import xrpc
@@ -53,7 +56,22 @@ def main() -> int:
     calls.add_argument(
         "--rounds", type=_count, default=3, help="runs of each kind of call (3); a round takes 45 s"
     )
-    for each in (one, stream, calls):
+    held = benches.add_parser("memory", help="what is resident over a long stretch of the stream")
+    held.add_argument(
+        "--frames", type=_count, default=5 * MILLION, help="frames that are read (5 million)"
+    )
+    held.add_argument(
+        "--ours", type=_share, default="0.1", metavar="PERCENT", help="frames that concern us (0.1)"
+    )
+    soon = benches.add_parser("fresh", help="how soon the index shows what comes, and its price")
+    soon.add_argument(
+        "--rounds", type=_count, default=3, help="turns of each (3); a round takes 70 s"
+    )
+    behind = benches.add_parser("catch-up", help="a daemon that was away finds its way back")
+    behind.add_argument(
+        "--frames", type=_count, default=MILLION, help="frames that it has missed (a million)"
+    )
+    for each in (one, stream, calls, held, soon, behind):
         each.add_argument("--json", action="store_true", help="end with one line of JSON")
     arguments = parser.parse_args()
     match arguments.bench:
@@ -61,13 +79,19 @@ def main() -> int:
             measuring = verify(arguments.rounds)
         case "xrpc":
             measuring = xrpc(arguments.rounds)
+        case "memory":
+            measuring = memory(arguments.frames, arguments.ours)
+        case "fresh":
+            measuring = fresh(arguments.rounds)
+        case "catch-up":
+            measuring = catch_up(arguments.frames, MILLION // 1_000)
         case _:
             measuring = firehose(
                 arguments.rounds, arguments.ours, quick=arguments.quick, plot=arguments.plot
             )
     try:
         figures = asyncio.run(measuring)
-    except BenchError as error:
+    except (BenchError, OSError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -11,12 +11,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import mean, median
 
-from scripts import bench_stream_corpus
+from scripts import bench_race, bench_stream_corpus
+from scripts.bench_cores import CORES
 from scripts.bench_plot import Bar, Group, draw
-from scripts.bench_race import HEADER, PYTHON, Reader, relaying
+from scripts.bench_race import HEADER, Reader, relaying
 from scripts.bench_relay import BASE, MILLION, Plan
 from scripts.bench_stream_corpus import POOLS, StreamCorpus
-from scripts.bench_verify import CACHE, CORES, NODE, ROOT, SYNC
+from scripts.bench_verify import CACHE, NODE, ROOT, SYNC
 
 SYNC_SCRIPT = ROOT / "scripts" / "bench_stream_sync.mjs"
 BUSY = 1.15  # times its CPU time that a run may take: beyond it, others have used the core
@@ -82,7 +83,7 @@ async def measure(
 ) -> Race:
     """Give each reader its turn in each round. Raises `BenchError`."""
     async with relaying(corpus.directory) as relay:
-        race = _race(corpus, cache, relay, amount, ours)
+        race = _race(corpus, cache, relay.url, amount, ours)
         for _ in range(rounds):
             for reader in race.readers():
                 await reader.run()
@@ -90,14 +91,6 @@ async def measure(
 
 
 def _race(corpus: StreamCorpus, cache: Path, relay: str, amount: Amount, ours: int) -> Race:
-    def python(name: str, program: str, plan: Plan, *more: str) -> Reader:
-        command = (*PYTHON, f"scripts.{program}", relay + plan.path, str(plan.frames), *more)
-        return Reader(name, plan.frames, BASE + plan.frames, command)
-
-    def index(plan: Plan) -> Reader:
-        more = str(plan.ours_in(plan.frames)), str(corpus.directory), str(cache)
-        return python("Rescind: proof, SQLite", "bench_stream_index", plan, *more)
-
     def sync(plan: Plan) -> Reader:
         last = BASE + plan.frames
         numbers = map(str, (BASE, last, events_in(plan, corpus)))
@@ -106,13 +99,13 @@ def _race(corpus: StreamCorpus, cache: Path, relay: str, amount: Amount, ours: i
 
     fast, every = plan_of(corpus, ours, amount.fast), plan_of(corpus, MILLION, amount.every)
     return Race(
-        receive=python("websockets: receive only", "bench_stream_receive", fast),
-        index=index(fast),
-        sdk=python(
-            "atproto SDK: models, CAR", "bench_stream_sdk", plan_of(corpus, ours, amount.sdk)
+        receive=bench_race.receive(relay, fast),
+        index=bench_race.index(relay, fast, corpus, cache),
+        sdk=bench_race.python(
+            "atproto SDK: models, CAR", "bench_stream_sdk", relay, plan_of(corpus, ours, amount.sdk)
         ),
         sync=sync(plan_of(corpus, ours, amount.sync)),
-        index_every=index(every),
+        index_every=bench_race.index(relay, every, corpus, cache),
         sync_every=sync(every),
     )
 

@@ -4,14 +4,18 @@ import asyncio
 import json
 import os
 import sys
-from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import Any
 
-from scripts.bench_verify import CORES, ROOT, BenchError
+from scripts.bench_cores import BESIDE, MEASURED, on
+from scripts.bench_relay import BASE, Plan
+from scripts.bench_stream_corpus import StreamCorpus
+from scripts.bench_verify import ROOT, BenchError
 
 PYTHON = (sys.executable, "-P", "-m")
 DEADLINE = 900.0  # seconds for one run: who waits longer has lost a frame
@@ -33,7 +37,7 @@ class Reader:
 
     async def run(self) -> None:
         """Run it once more; `BenchError` if it has not read everything."""
-        took = await _run(self.command)
+        took = await run(self.command)
         # One that is told of its own frames only can't count the others.
         if took.get("frames", self.frames) != self.frames or took["last"] != self.last:
             raise BenchError(f"{self.name} was to read {self.frames} frames, and says: {took}")
@@ -71,13 +75,28 @@ class Reader:
         )
 
 
+def python(name: str, program: str, relay: str, plan: Plan, *more: str) -> Reader:
+    """Return the reader that a program of ours is."""
+    command = (*PYTHON, f"scripts.{program}", relay + plan.path, str(plan.frames), *more)
+    return Reader(name, plan.frames, BASE + plan.frames, command)
+
+
+def receive(relay: str, plan: Plan) -> Reader:
+    return python("websockets: receive only", "bench_stream_receive", relay, plan)
+
+
+def index(relay: str, plan: Plan, corpus: StreamCorpus, cache: Path) -> Reader:
+    more = str(plan.ours_in(plan.frames)), str(corpus.directory), str(cache)
+    return python("Rescind: proof, SQLite", "bench_stream_index", relay, plan, *more)
+
+
 HEADER = f"  {'':<30}{'median/s':>10}{'least':>10}{'most':>10}{'CPU s/10k':>12}{'peak MB':>10}"
 
 
-async def _run(command: Sequence[str]) -> dict[str, float]:
+async def run(command: Sequence[str]) -> dict[str, Any]:
     """Run a reader on its core; return what it says on its last line."""
-    with _on(CORES[:1]):
-        process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, env=_environment())
+    with on(MEASURED):
+        process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, env=environment())
     try:
         async with asyncio.timeout(DEADLINE):
             out, _ = await process.communicate()
@@ -89,21 +108,37 @@ async def _run(command: Sequence[str]) -> dict[str, float]:
             await process.wait()
     if process.returncode:
         raise BenchError(f"{' '.join(command)} ended with status {process.returncode}")
-    took: dict[str, float] = json.loads(out.splitlines()[-1])
+    took: dict[str, Any] = json.loads(out.splitlines()[-1])
     return took
 
 
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """A relay that runs, a process of its own."""
+
+    url: str
+    process: Process
+
+    async def play(self, plan: Plan) -> None:
+        """Let it serve this stream to whoever asks without a plan in the path."""
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(plan.path.encode() + b"\n")
+        if not await self.process.stdout.readline():
+            raise BenchError("the relay has ended")
+
+
 @asynccontextmanager
-async def relaying(directory: Path) -> AsyncIterator[str]:
-    """Run the relay on the other cores; yield its URL."""
-    with _on(CORES[1:] or CORES):
+async def relaying(directory: Path) -> AsyncIterator[Relay]:
+    """Run the relay on the other cores."""
+    with on(BESIDE):
         process = await asyncio.create_subprocess_exec(
             *PYTHON,
             "scripts.bench_relay",
             str(directory),
             stdin=PIPE,
             stdout=PIPE,
-            env=_environment(),
+            env=environment(),
         )
     assert process.stdin
     assert process.stdout
@@ -111,7 +146,7 @@ async def relaying(directory: Path) -> AsyncIterator[str]:
         url = (await process.stdout.readline()).decode().strip()
         if not url:
             raise BenchError("the relay did not start")
-        yield url
+        yield Relay(url, process)
     finally:
         process.stdin.close()  # which ends it
         try:
@@ -122,19 +157,5 @@ async def relaying(directory: Path) -> AsyncIterator[str]:
             await process.wait()
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "NODE_ENV": "production"}
-
-
-@contextmanager
-def _on(cores: Sequence[int]) -> Iterator[None]:
-    """Let what is started here, with all of its threads, run on these cores alone, if any."""
-    if not cores:
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)

@@ -1,13 +1,16 @@
-"""The relay of `scripts/bench firehose`: a process of its own that sends as fast as it is read.
+"""The relay of the benchmarks: a process of its own that sends as fast as it is read.
 
 python -m scripts.bench_relay DIRECTORY
 
 Prints its URL, and ends when its standard input does. A path behind it says what is sent:
 `/1000/200000` is a stream of which 1,000 frames in a million are of ours, up to the 200,000th;
-then it is silent, as a relay is when nobody writes. One connection is served at a time.
+then it is silent, as a relay is when nobody writes. `/1000/200000/500/1700000000000` is written
+while time goes by, from then on (Unix ms) 500 frames a second, and each frame's `time` says when.
+Who asks without such a path, as `rescind run` does, gets what the last line of the standard input
+says, which is answered by a line. One connection is served at a time.
 
 Nothing is encoded while it sends: the corpus lies in memory as it goes over the wire, and only
-each frame's `seq` is written into it.
+each frame's `seq` and `time` are written into it.
 """
 
 import os
@@ -15,11 +18,13 @@ import re
 import socket
 import sys
 import threading
+import time
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
+from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
 from websockets.frames import Frame, Opcode
@@ -27,7 +32,15 @@ from websockets.http11 import Request
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
-from scripts.bench_stream_corpus import POOLS, SEQ_MARK, Pool, load
+from indexer.syntax import format_datetime
+from scripts.bench_stream_corpus import (
+    POOLS,
+    SEQ_MARK,
+    TIME_LENGTH,
+    TIME_MARK,
+    Pool,
+    load,
+)
 
 BASE = 20_000_000_000  # the seq before the first; as large as those of the network's relays
 MILLION = 1_000_000
@@ -36,8 +49,10 @@ RUN = 64  # frames that are sent at once
 FRAGMENT = 10_000  # of a message in each WebSocket frame
 OPEN_ENDED = 20_028  # beyond it, the last WebSocket frame of a message is empty
 
-_PATH = re.compile(r"/(\d+)/(\d+)/xrpc/com\.atproto\.sync\.subscribeRepos")
+_PLAN = re.compile(r"/(\d+)/(\d+)(?:/(\d+)/(\d+))?")
+_METHOD = "/xrpc/com.atproto.sync.subscribeRepos"
 _SEQ = Struct(">Q")
+_TIME = Struct(f"{TIME_LENGTH}s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +61,29 @@ class Plan:
 
     ours: int  # of a million frames that concern us
     frames: int  # in all
+    rate: int = 0  # of them that are written in a second; 0: all were long ago
+    since: int = 0  # when the first of them was, in Unix ms
+
+    @classmethod
+    def of(cls, path: str) -> Self:
+        found = _PLAN.fullmatch(path)
+        assert found, path
+        return cls(*(int(number) for number in found.groups() if number))
 
     @property
     def path(self) -> str:
-        return f"/{self.ours}/{self.frames}"
+        written = f"/{self.rate}/{self.since}" if self.rate else ""
+        return f"/{self.ours}/{self.frames}{written}"
+
+    def written_at(self, number: int) -> float:
+        """Return when a frame is written, in Unix seconds; for a stream that has a rate."""
+        return self.since / 1000 + (number - 1) / self.rate
+
+    def written(self, now: float) -> int:
+        """Return how many frames are written by now (Unix seconds)."""
+        if not self.rate:
+            return self.frames
+        return min(self.frames, max(0, int((now - self.since / 1000) * self.rate) + 1))
 
     def ours_in(self, frames: int) -> int:
         """Return how many of the first `frames` are of ours."""
@@ -81,12 +115,15 @@ class Wire:
         self._bytes = bytearray()
         self._starts = array("Q", [0])
         self._seqs = array("Q")  # where they are
+        self._times = array("Q")
         for frame in frames:
             place = frame.index(SEQ_MARK) + len(SEQ_MARK) - _SEQ.size
             first, *rest = _in_websocket_frames(frame)
             head = len(first) - min(len(frame), FRAGMENT)
-            assert place + _SEQ.size <= FRAGMENT
+            time = frame.index(TIME_MARK, place) + len(TIME_MARK)
+            assert time + _TIME.size <= FRAGMENT
             self._seqs.append(len(self._bytes) + head + place)
+            self._times.append(len(self._bytes) + head + time)
             self._bytes += b"".join((first, *rest))
             self._starts.append(len(self._bytes))
 
@@ -99,6 +136,12 @@ class Wire:
         for number, place in enumerate(self._seqs[first : first + count], seq):
             write(wire, place, number)
         return memoryview(wire)[self._starts[first] : self._starts[first + count]]
+
+    def date(self, first: int, count: int, time: str) -> None:
+        """Let `count` frames from the place `first` on say that they were written then."""
+        write, wire, text = _TIME.pack_into, self._bytes, time.encode()
+        for place in self._times[first : first + count]:
+            write(wire, place, text)
 
 
 def _in_websocket_frames(message: bytes) -> list[bytes]:
@@ -113,16 +156,26 @@ def _in_websocket_frames(message: bytes) -> list[bytes]:
 
 
 def stream(wires: Mapping[Pool, Wire], plan: Plan, start: int) -> Iterator[memoryview]:
-    """Yield what goes over the wire behind frame `start`, some frames at a time."""
-    seq = BASE + start + 1
+    """Yield what goes over the wire behind frame `start`, some frames at a time, once written."""
+    number = start + 1
     for pool, place, count in plan.runs(start):
         wire, sent = wires[pool], 0
         while sent < count:
             first = (place + sent) % len(wire)
             taken = min(count - sent, RUN, len(wire) - first)
-            yield wire.numbered(first, taken, seq)
+            if plan.rate:
+                taken = min(taken, _await(plan, number))
+                wire.date(first, taken, format_datetime(round(plan.written_at(number) * 1000)))
+            yield wire.numbered(first, taken, BASE + number)
             sent += taken
-            seq += taken
+            number += taken
+
+
+def _await(plan: Plan, number: int) -> int:
+    """Wait until a frame is written; return how many are, from it on."""
+    while (written := plan.written(time.time())) < number:
+        time.sleep(max(0.0, plan.written_at(number) - time.time()))
+    return written - number + 1
 
 
 class _Subscriber:
@@ -132,21 +185,19 @@ class _Subscriber:
         self._socket = connection
         self._protocol = ServerProtocol()
 
-    def greet(self) -> tuple[Plan, int]:
+    def greet(self, default: str) -> tuple[Plan, int]:
         """Return what it wants to read, and the frame that it has read last."""
         while not (events := self._protocol.events_received()):
             self.hear()
         (request,) = events
         assert isinstance(request, Request)
         url = urlsplit(request.path)
-        found = _PATH.fullmatch(url.path)
-        assert found, url.path
-        plan = Plan(int(found[1]), int(found[2]))
+        plan = Plan.of(url.path.removesuffix(_METHOD) or default)
         self._protocol.send_response(self._protocol.accept(request))
         self._answer()
         cursor = parse_qs(url.query).get("cursor")
         # Without a cursor it wants what comes from now on, which is nothing.
-        return plan, max(0, int(cursor[0]) - BASE) if cursor else plan.frames
+        return plan, max(0, int(cursor[0]) - BASE) if cursor else plan.written(time.time())
 
     def hear(self, *, wait: bool = True) -> None:
         """Take what it says, if it says anything or we `wait` for it: pings and its goodbye."""
@@ -169,10 +220,10 @@ class _Subscriber:
             raise ConnectionResetError
 
 
-def serve(connection: socket.socket, wires: Mapping[Pool, Wire]) -> None:
-    """Serve one subscriber until it leaves."""
+def serve(connection: socket.socket, wires: Mapping[Pool, Wire], default: str) -> None:
+    """Serve one subscriber until it leaves: what its path says, or else this one."""
     subscriber = _Subscriber(connection)
-    plan, start = subscriber.greet()
+    plan, start = subscriber.greet(default)
     for data in stream(wires, plan, start):
         subscriber.send(data)
     while True:
@@ -185,18 +236,21 @@ def main() -> None:
     wires = {pool: Wire(corpus.frames(pool)) for pool in POOLS}
     with socket.create_server(("127.0.0.1", 0)) as listener:
         print(f"ws://127.0.0.1:{listener.getsockname()[1]}", flush=True)
-        threading.Thread(target=_end_with_stdin, daemon=True).start()
+        defaults = [Plan(0, 0).path]
+        threading.Thread(target=_hear, args=(defaults,), daemon=True).start()
         while True:
             connection, _ = listener.accept()
             with connection:
                 try:
-                    serve(connection, wires)
+                    serve(connection, wires, defaults[-1])
                 except ConnectionError:
                     continue
 
 
-def _end_with_stdin() -> None:
-    sys.stdin.buffer.read()
+def _hear(defaults: list[str]) -> None:
+    for line in sys.stdin:
+        defaults.append(line.strip())
+        print(flush=True)
     os._exit(0)  # the main thread waits for a subscriber
 
 

@@ -7,13 +7,13 @@ of the benchmark mixes them, so one corpus serves for any share of ours.
 import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
 import libipld
 
+from indexer.syntax import format_datetime
 from scripts.bench_corpus import (
     OURS,
     START,
@@ -32,6 +32,8 @@ EDITION = 3  # of what is made here: another one is made anew
 SEED = "rescind firehose"
 SEQ_HOLE = 0x7E5C_17D0_7E5C_17D0  # stands for every `seq`, in the nine bytes that a large one takes
 SEQ_MARK = b"\x63seq\x1b" + SEQ_HOLE.to_bytes(8)
+TIME_LENGTH = len(format_datetime(START))
+TIME_MARK = b"\x64time\x78" + bytes([TIME_LENGTH])  # before every `time`
 
 MULTIPLE = 0.06  # of the commits: they have several operations
 MAX_OPS = 10
@@ -260,5 +262,4 @@ def _text(rng: Random, least: int, most: int) -> str:
 
 
 def _time(ms: int) -> str:
-    moment = datetime.fromtimestamp((START + ms) / 1000, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return format_datetime(START + ms)

@@ -9,6 +9,7 @@ nothing else. The database is made in CACHE, on whose disk it depends.
 import asyncio
 import json
 import sys
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,9 +36,22 @@ from tests.unit.frames import COLLECTIONS, SCOPE
 RELAY = "bench"
 
 
+def _ignore(_: int) -> None:
+    """Nobody wants to know."""
+
+
 async def index(
-    url: str, frames: int, ours: int, corpus: StreamCorpus, file: Path
+    url: str,
+    frames: int,
+    ours: int,
+    corpus: StreamCorpus,
+    file: Path,
+    tell: Callable[[int], None],
 ) -> dict[str, float]:
+    """Read so many frames into a new index; return what that took.
+
+    `tell` hears up to which seq it is applied, before each batch is on the disk.
+    """
     tracked = corpus.repos["ours"]
     client = httpx.AsyncClient(transport=plc(tracked))
     async with (
@@ -51,6 +65,12 @@ async def index(
         await prover.learn(repo.did for repo in tracked)
         stats = Stats()
         has_all = asyncio.Event()
+
+        def reach(seq: int) -> None:
+            tell(seq)
+            if seq == BASE + frames:
+                has_all.set()
+
         consumer = Consumer(
             db,
             SCOPE,
@@ -58,7 +78,7 @@ async def index(
             source=Firehose(url),
             relay=RELAY,
             start=BASE,
-            checkpoint=_telling(daemon_checkpoint(RELAY, stats), BASE + frames, has_all),
+            checkpoint=_telling(daemon_checkpoint(RELAY, stats), reach),
             stats=stats,
             forget_identity=resolver.forget,
         )
@@ -76,8 +96,8 @@ async def index(
     return {**took, "frames": stats.frames, "last": last}
 
 
-async def check(db: Database, corpus: StreamCorpus, ours: int) -> int:
-    """Compare the index with the first frames of ours; return its cursor."""
+async def check(db: Database, corpus: StreamCorpus, ours: int, relay: str = RELAY) -> int:
+    """Compare the index of the corpus' repos with the first frames of ours; return its cursor."""
     records: dict[str, str] = {}  # URI to CID
     state = {repo.did: (repo.rev, repo.data) for repo in corpus.repos["ours"]}
     for frame in corpus.frames("ours")[:ours]:
@@ -96,38 +116,39 @@ async def check(db: Database, corpus: StreamCorpus, ours: int) -> int:
                 records[uri] = libipld.encode_cid(op["cid"])
     rows = await db.all(
         """
-        select uri, cid from spaces where not revoked union all
-        select uri, cid from invites where not revoked union all
-        select uri, cid from verifications where not revoked
+        select did, uri, cid from spaces where not revoked union all
+        select did, uri, cid from invites where not revoked union all
+        select did, uri, cid from verifications where not revoked
         """
     )
-    assert {row["uri"]: row["cid"] for row in rows} == records, "the index lacks or adds records"
+    found = {row["uri"]: row["cid"] for row in rows if row["did"] in state}
+    assert found == records, "the index lacks or adds records"
     known = await repos.load(db, state)
     assert {did: (repo.rev, repo.data) for did, repo in known.items()} == state, "a rev is wrong"
-    assert await repos.count_by_state(db) == {"synchronized": len(state)}
-    cursor = await cursors.load(db, RELAY)
+    assert {repo.sync for repo in known.values()} == {"synchronized"}
+    cursor = await cursors.load(db, relay)
     assert cursor is not None
     return cursor.seq
 
 
-def _telling(checkpoint: Checkpoint, last: int, reached: asyncio.Event) -> Checkpoint:
+def _telling(checkpoint: Checkpoint, reach: Callable[[int], None]) -> Checkpoint:
     async def save(tx: Transaction, position: Cursor | None) -> None:
         await checkpoint(tx, position)
-        if position is not None and position.seq == last:
-            reached.set()
+        if position is not None:
+            reach(position.seq)
 
     return save
 
 
-def main() -> None:
+def read(arguments: Sequence[str], tell: Callable[[int], None] = _ignore) -> dict[str, float]:
+    """Do what the command line asks for."""
     log.configure("warning", "json")
     garbage.settle()  # as the daemon does
-    url, frames, ours, corpus, cache = sys.argv[1:]
+    url, frames, ours, corpus, cache = arguments
     with TemporaryDirectory(prefix="index-", dir=cache) as directory:
         file = Path(directory) / "index.db"
-        reading = index(url, int(frames), int(ours), load(Path(corpus)), file)
-        print(json.dumps(asyncio.run(reading)))
+        return asyncio.run(index(url, int(frames), int(ours), load(Path(corpus)), file, tell))
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(read(sys.argv[1:])))

@@ -12,8 +12,8 @@ import platform
 import shutil
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
@@ -23,6 +23,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from scripts import bench_corpus
+from scripts.bench_cores import BESIDE, CORES, MEASURED, on
 from scripts.bench_corpus import Corpus
 
 ROOT = Path(__file__).parents[1]
@@ -31,7 +32,6 @@ NODE = shutil.which("node", path=str(Path(sys.executable).parent)) or "node"
 WORKER = (sys.executable, "-P", "-m", "scripts.bench_worker")
 SYNC_SCRIPT = ROOT / "scripts" / "bench_sync.mjs"
 SYNC = ROOT / "tests" / "localnet" / "node_modules" / "@atproto" / "sync"
-CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 LOOK_EVERY = 0.01  # seconds between looks at a process's private memory
 BUSY = 1.15  # times its CPU time that a proof may take: beyond it, others have used the core
 MB = 1_000_000
@@ -82,7 +82,7 @@ async def verify(rounds: int) -> dict[str, float]:
     )
     _say(f"Python {platform.python_version()}, @atproto/sync {_version()}, {_cores()}\n")
     # Beside the corpus, not in a temporary directory that may be memory: its disk counts.
-    with TemporaryDirectory(prefix="run-", dir=CACHE) as directory:
+    with on(BESIDE), TemporaryDirectory(prefix="run-", dir=CACHE) as directory:
         figures = await _commits(corpus, frames, Path(directory), rounds)
         return figures | await _car(corpus, Path(directory), rounds)
 
@@ -169,7 +169,7 @@ async def _relay(frames: Sequence[bytes]) -> AsyncIterator[str]:
 async def _run(command: Sequence[str]) -> tuple[dict[str, float], int]:
     """Run a worker on its core; return what it says, and the most private memory it had (bytes)."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NODE_ENV": "production"}
-    with _on_first_core():
+    with on(MEASURED):
         process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, env=environment)
     watching = asyncio.create_task(_watch(process.pid))
     try:
@@ -198,19 +198,6 @@ async def _watch(pid: int) -> int:
         most = max(most, *found)
         await asyncio.sleep(LOOK_EVERY)
     return most
-
-
-@contextmanager
-def _on_first_core() -> Iterator[None]:
-    """Let what is started here, with all of its threads, run on the first core alone."""
-    if not CORES:
-        yield
-        return
-    os.sched_setaffinity(0, CORES[:1])
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, CORES[1:] or CORES)
 
 
 def _cores() -> str:

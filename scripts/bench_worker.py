@@ -112,16 +112,21 @@ def plc(accounts: Iterable[Repo]) -> httpx.MockTransport:
 
     def answer(request: httpx.Request) -> httpx.Response:
         did = request.url.path.removeprefix("/")
-        method = {
-            "id": f"{did}#atproto",
-            "type": "Multikey",
-            "controller": did,
-            "publicKeyMultibase": keys[did].removeprefix("did:key:"),
-        }
-        document = json.dumps({"id": did, "verificationMethod": [method]})
-        return httpx.Response(200, content=_stream(document.encode()))
+        found = json.dumps(document(did, keys[did]))
+        return httpx.Response(200, content=_stream(found.encode()))
 
     return httpx.MockTransport(answer)
+
+
+def document(did: str, key: str) -> dict[str, Any]:
+    """Return the document of a DID that has this did:key."""
+    method = {
+        "id": f"{did}#atproto",
+        "type": "Multikey",
+        "controller": did,
+        "publicKeyMultibase": key.removeprefix("did:key:"),
+    }
+    return {"id": did, "verificationMethod": [method]}
 
 
 async def _stream(body: bytes) -> AsyncIterator[bytes]:

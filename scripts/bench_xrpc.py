@@ -23,7 +23,8 @@ from tempfile import TemporaryDirectory
 
 from indexer.store.db import Database
 from scripts import bench_xrpc_stage as stage
-from scripts.bench_verify import CACHE, CORES, BenchError
+from scripts.bench_cores import CORES
+from scripts.bench_verify import CACHE, BenchError
 from scripts.bench_xrpc_server import CONNECTIONS, Run, Served, serving
 from scripts.bench_xrpc_stage import FEW, MANY, Owner, Size
 

@@ -96,7 +96,7 @@ async def as_fast_as_possible(port: int, requests: Sequence[bytes], connections:
 
     async with _connected(port, connections) as connected:
         start, cpu = time.perf_counter(), time.process_time()
-        async with asyncio.timeout(WITHIN), _tasks() as tasks:
+        async with asyncio.timeout(WITHIN), first_failure_alone() as tasks:
             for connection in connected:
                 tasks.create_task(ask(connection))
         return Took(time.perf_counter() - start, time.process_time() - cpu, latencies, answer)
@@ -126,7 +126,7 @@ async def at_a_pace(
             free.put_nowait(connection)
         start, cpu = time.perf_counter(), time.process_time()
         within = WITHIN + len(requests) / per_second
-        async with asyncio.timeout(within), _tasks() as tasks:
+        async with asyncio.timeout(within), first_failure_alone() as tasks:
             for number, request in enumerate(requests):
                 due = start + number / per_second
                 await asyncio.sleep(due - time.perf_counter())
@@ -147,7 +147,7 @@ async def _connected(port: int, count: int) -> AsyncIterator[list[Connection]]:
 
 
 @asynccontextmanager
-async def _tasks() -> AsyncIterator[asyncio.TaskGroup]:
+async def first_failure_alone() -> AsyncIterator[asyncio.TaskGroup]:
     """A task group of which the first failure leaves alone, not in a group."""
     try:
         async with asyncio.TaskGroup() as tasks:

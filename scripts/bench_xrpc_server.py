@@ -5,13 +5,14 @@ import json
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from indexer.config import PREFIX
-from scripts.bench_verify import CORES, ROOT, BenchError
+from scripts.bench_cores import BESIDE, MEASURED, on
+from scripts.bench_verify import ROOT, BenchError
 from scripts.bench_xrpc_client import BadAnswerError, Took, as_fast_as_possible, at_a_pace
 
 CONNECTIONS = 32  # at once
@@ -62,7 +63,7 @@ async def serving(what: str, file: Path) -> AsyncIterator[Served]:
     # The defaults are measured, not what is set here for a daemon, nor in an `.env`.
     environment = {name: text for name, text in os.environ.items() if not name.startswith(PREFIX)}
     command = (sys.executable, "-P", "-m", "scripts.bench_xrpc_worker", what, str(file))
-    with words.open("wb") as errors, _on(CORES[:1]):
+    with words.open("wb") as errors, on(MEASURED):
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=PIPE,
@@ -78,7 +79,7 @@ async def serving(what: str, file: Path) -> AsyncIterator[Served]:
             port = await process.stdout.readline()
         if not port:
             raise BenchError(f"the server {what} did not start:\n{_end(words)}")
-        with _on(CORES[1:]):
+        with on(BESIDE):
             yield Served(int(port), process)
         process.stdin.close()  # which ends it
         async with asyncio.timeout(STOP_TIMEOUT):
@@ -94,17 +95,3 @@ async def serving(what: str, file: Path) -> AsyncIterator[Served]:
 
 def _end(words: Path) -> str:
     return words.read_text(errors="replace")[-MAX_WORDS:]
-
-
-@contextmanager
-def _on(cores: Sequence[int]) -> Iterator[None]:
-    """Run on these cores alone, if any; so does what is started meanwhile, for good."""
-    if not cores:
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)

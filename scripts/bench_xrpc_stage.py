@@ -22,7 +22,7 @@ from indexer.store import invites, repos, sessions, spaces
 from indexer.store.db import Database, Transaction
 from indexer.store.repos import Repo
 from tests.unit.frames import INVITE, SPACE, cid_text, tid
-from tests.unit.keys import K256, Key, jwt
+from tests.unit.keys import K256, Key, document, jwt, service
 from xrpc.pds import Tokens
 from xrpc.sessions import Vault
 
@@ -99,14 +99,14 @@ def settings(db: Path) -> Settings:
     )
 
 
-async def fill(file: Path, size: Size) -> None:
-    """Make the index: all repos are whole, and there is a session for each."""
+async def fill(file: Path, size: Size, pds: str = PDS) -> None:
+    """Make the index: all repos are whole, and there is a session for each at this PDS."""
     vault = Vault.open(settings(file))
     async with await Database.open(file) as db:
         batch: list[tuple[Row, Invite]] = []
         async with db.transaction() as tx:
             for owner in size.everybody():
-                await _write_owner(tx, owner, vault)
+                await _write_owner(tx, owner, vault, pds)
                 batch += _invites(owner, FEW, size.few) + _invites(owner, MANY, size.many)
                 if len(batch) >= BATCH:
                     await invites.save(tx, batch)
@@ -114,14 +114,14 @@ async def fill(file: Path, size: Size) -> None:
             await invites.save(tx, batch)
 
 
-async def _write_owner(tx: Transaction, owner: Owner, vault: Vault) -> None:
+async def _write_owner(tx: Transaction, owner: Owner, vault: Vault, pds: str) -> None:
     rev = tid(10**6, START)
     root = cid_text(owner.did.encode())
     repo = Repo(owner.did, rev, root, "synchronized", whole_rev=rev, stretch=rev)
     await repos.save(tx, [repo])
     await spaces.save(tx, [(_row(owner, SPACE, name, 0, _SPACE), _SPACE) for name in (FEW, MANY)])
     sealed = vault.seal(Tokens(owner.did, None, "access", "refresh"))
-    await sessions.save(tx, owner.did, None, PDS, sealed, int(time.time() * 1000))
+    await sessions.save(tx, owner.did, None, pds, sealed, int(time.time() * 1000))
 
 
 def _invites(owner: Owner, name: str, number: int) -> list[tuple[Row, Invite]]:
@@ -139,6 +139,14 @@ def _invites(owner: Owner, name: str, number: int) -> list[tuple[Row, Invite]]:
 def _row(owner: Owner, collection: str, rkey: str, number: int, fields: Space | Invite) -> Row:
     uri = f"at://{owner.did}/{collection}/{rkey}"
     return Row(uri, owner.did, cid_text(uri.encode()), tid(number, START), False, fields)
+
+
+def answer(path: str, pds: str = PDS) -> dict[str, Any]:
+    """Return what the directory answers, or the PDS that all owners are at."""
+    if path.startswith("/xrpc/"):
+        return {"commit": {"cid": "bafyreib", "rev": tid(time.time_ns() // 1000, 0)}}
+    did = path.removeprefix("/")
+    return document(did, Owner.of(did).key, service=[service(pds)])
 
 
 def listing(owners: Iterable[Owner], name: str) -> list[bytes]:

@@ -34,9 +34,7 @@ from indexer.identity_resolver import IdentityResolver
 from indexer.stats import Stats
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database
-from scripts.bench_xrpc_stage import PDS, Owner, settings
-from tests.unit.frames import tid
-from tests.unit.keys import document, service
+from scripts.bench_xrpc_stage import answer, settings
 from xrpc.app import create_app
 from xrpc.auth import ServiceAuth
 from xrpc.counts import Counts
@@ -128,14 +126,7 @@ async def _lines() -> AsyncIterator[bytes]:
 
 
 def _answer(request: httpx.Request) -> httpx.Response:
-    """Answer as the directory, and as the PDS of everybody."""
-    if request.url.path.startswith("/xrpc/"):
-        rev = tid(time.time_ns() // 1000, 0)
-        found = {"commit": {"cid": "bafyreib", "rev": rev}}
-    else:
-        did = request.url.path.removeprefix("/")
-        found = document(did, Owner.of(did).key, service=[service(PDS)])
-    return httpx.Response(200, content=_stream(json.dumps(found).encode()))
+    return httpx.Response(200, content=_stream(json.dumps(answer(request.url.path)).encode()))
 
 
 async def _stream(body: bytes) -> AsyncIterator[bytes]:

@@ -39,8 +39,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> StreamCorpus:
 
 @pytest.fixture
 async def relay(corpus: StreamCorpus) -> AsyncIterator[str]:
-    async with relaying(corpus.directory) as url:
-        yield url
+    async with relaying(corpus.directory) as running:
+        yield running.url
 
 
 def reading(relay: str, plan: Plan, cursor: int | None) -> connect:
