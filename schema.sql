@@ -224,7 +224,11 @@ create table daemon (
     pid        integer not null,
     version    text    not null,
     relay      text    not null,
-    started_at integer not null
+    started_at integer not null,
+    -- The pace, when the cursor moved last; null before that.
+    rate         real,                                    -- frames a second
+    is_behind    integer check (is_behind in (0, 1)),     -- so far that it has to catch up
+    seconds_left real                                     -- until it is live; null if unknown
 ) strict;
 
 -- What it skipped, rejected, or only noted since its start, by reason.

@@ -23,7 +23,7 @@ from indexer.events import (
     StreamError,
     Sync,
 )
-from indexer.firehose import Connection, Firehose
+from indexer.firehose import Connection, Source
 from indexer.inbox import Inbox
 from indexer.projection import Change, Desynchronize, Projection
 from indexer.prove import Prover
@@ -49,7 +49,7 @@ Checkpoint = Callable[[Transaction, Cursor | None], Awaitable[None]]
 
 
 class Consumer:
-    """Reads one relay's stream into the index.
+    """Reads one relay's stream into the index, until the source ends, if it does.
 
     `start` is the seq to begin behind, or None for the live end. `checkpoint` is awaited inside
     each batch's transaction with the position that the batch reaches: the daemon stores its
@@ -63,7 +63,7 @@ class Consumer:
         scope: Scope,
         prover: Prover,
         *,
-        relay_url: str,
+        source: Source,
         relay: str,
         start: int | None,
         checkpoint: Checkpoint,
@@ -88,7 +88,7 @@ class Consumer:
         self._finished = False
         self._forget_identity = forget_identity
         self._clock = clock
-        self._firehose = Firehose(relay_url, lambda: self._seq)
+        self._source = source
         self._inbox = Inbox()
         self._tracked: set[str] = set()
         self._last_repo = 0
@@ -97,7 +97,7 @@ class Consumer:
         self._receiving: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """Read for ever, or to the `last` seq. Raises what is our own fault, the cursor unmoved."""
+        """Read to the end or the `last` seq. Raises what is our own fault, the cursor unmoved."""
         await self._track_newcomers()
         async with asyncio.TaskGroup() as tasks:
             self._receiving = tasks.create_task(self._receive(), name="receive")
@@ -127,7 +127,7 @@ class Consumer:
     async def _receive(self) -> None:
         if self._finished:
             return  # before it began
-        async with aclosing(self._firehose.connections()) as connections:
+        async with aclosing(self._source.connections(lambda: self._seq)) as connections:
             async for connection in connections:
                 self.is_connected = True
                 if self._seq is None and not self._is_replay:
@@ -138,6 +138,7 @@ class Consumer:
                 self.stats.left_at = self._clock()
                 if self._finished:
                     return
+        self._finished = True
 
     async def _read(self, connection: Connection) -> None:
         """Read one connection's frames until it ends, or until it makes no sense any more."""
@@ -197,7 +198,7 @@ class Consumer:
         """Go on at a seq that does not continue the stream, and have every repo checked."""
         if seq > cursor and (cursor == 0 or (connection.told_of_gap and not connection.useful)):
             return  # the oldest that the relay has was asked for, or it spoke of this very gap
-        connection.jumped = True
+        connection.jumped = not connection.may_jump
         if self._is_replay:
             _log.warning("stream.jumped", seq=seq, cursor=cursor)
         elif seq < cursor:

@@ -1,12 +1,13 @@
 """What a frame of the firehose turns out to be: frozen values, nothing else.
 
+Those that come with most frames are named tuples, made in a quarter of the time of a dataclass.
+
 Source: the event types of `com.atproto.sync.subscribeRepos` and atproto.com/specs/sync.
 CIDs are in their binary form here (`libipld` gives them so); `time` is the relay's own string.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 Action = Literal["create", "update", "delete"]
 
@@ -32,8 +33,7 @@ RejectReason = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Op:
+class Op(NamedTuple):
     """One change of a path in a commit."""
 
     action: Action
@@ -42,8 +42,7 @@ class Op:
     prev: bytes | None  # the CID before; None for a create, or from a host of the old form
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(NamedTuple):
     """A `#commit` that may concern us; nothing in it is proven yet."""
 
     seq: int
@@ -104,7 +103,7 @@ class StreamError:
     message: str | None
 
 
-class Skipped(NamedTuple):  # made for 99.9 % of all frames, in half the time of a dataclass
+class Skipped(NamedTuple):
     """A frame that concerns nobody here."""
 
     seq: int | None
@@ -126,8 +125,7 @@ class Rejected:
 Event = Commit | Sync | Account | Identity | Info | StreamError | Skipped | Rejected
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(NamedTuple):
     """A proven change of one record of ours."""
 
     action: Action
@@ -135,11 +133,10 @@ class Write:
     rkey: str
     cid: str | None  # text form; None for a delete
     prev: str | None  # text form; the version before, if the host says it
-    record: Mapping[str, Any] | None  # None for a delete, or if it can't be read as a record
+    block: bytes | None  # the record, as it came; None for a delete
 
 
-@dataclass(frozen=True, slots=True)
-class VerifiedCommit:
+class VerifiedCommit(NamedTuple):
     """A commit that checked out, with the writes to our collections only."""
 
     seq: int

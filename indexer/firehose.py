@@ -7,6 +7,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AsyncExitStack
+from typing import Protocol
 
 from websockets.asyncio.client import connect
 from websockets.exceptions import (
@@ -49,25 +50,32 @@ def delays(rng: Callable[[], float] = random.random) -> Iterator[float]:
         ceiling = min(ceiling * 2, MAX_DELAY)
 
 
+class Socket(Protocol):
+    """What frames are received from."""
+
+    async def receive(self) -> list[bytes]:
+        """Return those that have come; none at the end, or raise `ConnectionClosed`."""
+
+
 class Connection:
     """One open connection."""
 
-    def __init__(self, socket: StreamSocket) -> None:
+    def __init__(self, socket: Socket) -> None:
         self._socket = socket
         self.received = 0
         # Set by the reader: a frame has moved its cursor; it was told that a stretch is lost; it
         # saw a seq that does not continue the stream.
         self.useful = self.told_of_gap = self.jumped = False
+        self.may_jump = False  # also again: there is no other connection that might not
         self.end = "left by the reader"  # why it ended, for the log
         self.oversized = False
 
     async def frames(self) -> AsyncGenerator[list[bytes], None]:
         """Yield its frames until it ends, for whatever reason, as many at once as have come."""
         try:
-            while True:
-                # Text comes as its bytes: the protocol knows binary frames only, and the decoder
-                # says so of this one.
-                frames = await self._socket.receive()
+            # Text comes as its bytes: the protocol knows binary frames only, and the decoder says
+            # so of this one.
+            while frames := await self._socket.receive():
                 self.received += len(frames)
                 yield frames
         except ConnectionClosedOK:
@@ -77,36 +85,44 @@ class Connection:
             self.oversized = closed.sent is not None and closed.sent.code == TOO_BIG
 
 
+class Source(Protocol):
+    """Where the stream comes from, connection after connection."""
+
+    def connections(self, cursor: Callable[[], int | None]) -> AsyncGenerator[Connection, None]:
+        """Yield open connections; leaving the loop over one's frames asks for the next.
+
+        `cursor` is asked before each of them: the seq to go on behind, or None for the live end.
+        """
+
+
 class Firehose:
-    """The stream of one relay, connection after connection.
+    """The stream of one relay: it never ends."""
 
-    `cursor` is asked before each of them: the seq to go on behind, or None for the live end.
-    """
-
-    def __init__(self, relay: str, cursor: Callable[[], int | None]) -> None:
+    def __init__(self, relay: str) -> None:
         self._relay = relay
-        self._cursor = cursor
 
-    async def connections(self) -> AsyncGenerator[Connection, None]:
-        """Yield open connections for ever; leaving the loop over one's frames asks for the next."""
+    async def connections(
+        self, cursor: Callable[[], int | None]
+    ) -> AsyncGenerator[Connection, None]:
+        """Yield open connections for ever, as a `Source`."""
         delay = delays()
         oversized = 0  # connections in a row that ended at a frame beyond MAX_FRAME
         while True:
-            cursor = self._cursor()
-            if cursor is not None and oversized >= OVERSIZED_TRIES:
+            behind = cursor()
+            if behind is not None and oversized >= OVERSIZED_TRIES:
                 # Such a frame is against the spec and would end every connection at this place:
                 # step over one seq after the other until the stream goes on.
-                cursor += oversized - OVERSIZED_TRIES + 1
-                _log.error("frame.skipped", reason="over 5 MB", seq=cursor)
+                behind += oversized - OVERSIZED_TRIES + 1
+                _log.error("frame.skipped", reason="over 5 MB", seq=behind)
             connection: Connection | None = None
             async with AsyncExitStack() as stack:
                 try:
-                    socket = await stack.enter_async_context(self._connect(cursor))
+                    socket = await stack.enter_async_context(self._connect(behind))
                     assert isinstance(socket, StreamSocket)  # noqa: S101 (as asked for)
                 except _UNREACHABLE as error:
                     reason = str(error) or type(error).__name__
                 else:
-                    _log.info("firehose.connected", relay=self._relay, cursor=cursor)
+                    _log.info("firehose.connected", relay=self._relay, cursor=behind)
                     connection = Connection(socket)
                     yield connection
                     reason = connection.end

@@ -9,7 +9,7 @@ from indexer.store.cursors import Cursor
 MAX_WAITING = 4_000  # events in the inbox; beyond it the socket is left unread
 MAX_WAITING_BYTES = 64_000_000  # bytes of CARs and operations in the inbox, likewise
 MAX_BATCH = 1_000  # events
-MAX_BATCH_BYTES = 2_000_000  # likewise; decoded, the records may take 70 times as much
+MAX_BATCH_BYTES = 8_000_000  # likewise
 OP_BYTES = 300  # that an operation takes besides its path
 
 

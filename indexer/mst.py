@@ -18,7 +18,6 @@ from indexer.mst_node import (
     BadTree,
     Kid,
     Node,
-    check_layer,
     height,
     read_node,
     seal,
@@ -66,42 +65,35 @@ class Tree:
 
     def get(self, key: bytes) -> bytes | None:
         """Return a key's value, or None if the tree shows that it is not there."""
-        node: Node | None = self._top()
-        while node is not None:
-            index = bisect_left(node.keys, key)
-            if index < len(node.keys) and node.keys[index] == key:
-                return node.values[index]
-            node = self._kid(node, index)
-        return None
+        path, is_there = self._path(key)
+        node, index = path[-1]
+        return node.values[index] if is_there else None
 
     def remove(self, key: bytes) -> bytes:
         """Take a key out; return its value."""
-        root = self._top()
-        value = self._remove(root, key)
-        # A root has keys, unless the tree is empty.
-        while not root.keys and (kid := root.kids[0]) is not None:
-            if isinstance(kid, bytes) and kid not in self._blocks:
-                self._root = kid
-                break
-            self._root = root = self._present(root, 0)
+        path = self._changed_path(key)
+        node, index = path.pop()
+        value = node.drop(index, self._merge(node, index, node, index + 1))
+        while path and node.is_empty():
+            node, index = path.pop()
+            node.change(index, None)
+        self._shorten()
         return value
 
     def replace(self, key: bytes, value: bytes) -> bytes:
         """Give a key another value; return the one that it had."""
-        node = self._top()
-        while True:
-            node.cid = None
-            index = bisect_left(node.keys, key)
-            if index < len(node.keys) and node.keys[index] == key:
-                old, node.values[index] = node.values[index], value
-                node.fields = None
-                return old
-            node = self._present(node, index)
+        node, index = self._changed_path(key)[-1]
+        old, node.values[index] = node.values[index], value
+        node.block = None
+        return old
 
     def insert(self, key: bytes, value: bytes) -> None:
         """Put a key in that is not there."""
         layer = height(key)
-        root = self._top()
+        path, is_there = self._path(key)
+        root, _ = path[0]
+        if is_there:
+            raise BadTree("a deleted path is in the tree")
         if root.is_empty():
             self._root = Node(layer, [key], [value], [None, None])
         elif layer > root.layer:
@@ -110,43 +102,58 @@ class Tree:
                 left, right = _lift(left, between), _lift(right, between)
             self._root = Node(layer, [key], [value], [left, right])
         else:
-            self._insert(root, key, value, layer)
+            self._insert(path[: root.layer - layer + 1], key, value, layer)
 
-    def _insert(self, node: Node, key: bytes, value: bytes, layer: int) -> None:
-        while True:
-            node.cid = None
-            index = bisect_left(node.keys, key)
-            if index < len(node.keys) and node.keys[index] == key:
-                raise BadTree("a deleted path is in the tree")
+    def _insert(self, path: list[tuple[Node, int]], key: bytes, value: bytes, layer: int) -> None:
+        """Put a key in at the end of a path, which leads to its layer or to where nothing is."""
+        for node, _ in path:
+            node.is_changed = True
+        node, index = path[-1]
+        if node.layer == layer:
             kid = self._kid(node, index)
-            if layer == node.layer:
-                node.kids[index : index + 1] = (
-                    (None, None) if kid is None else self._split(kid, key)
-                )
-                node.keys.insert(index, key)
-                node.values.insert(index, value)
-                node.fields = None
-                return
-            if kid is None:
-                kid = Node(layer, [key], [value], [None, None])
-                for between in range(layer + 1, node.layer):
-                    kid = Node(between, [], [], [kid])
-                node.kids[index] = kid
-                node.fields = None
-                return
-            node = kid
+            node.kids[index : index + 1] = (None, None) if kid is None else self._split(kid, key)
+            node.keys.insert(index, key)
+            node.values.insert(index, value)
+            node.block = None
+            return
+        kid = Node(layer, [key], [value], [None, None])
+        for between in range(layer + 1, node.layer):
+            kid = Node(between, [], [], [kid])
+        node.change(index, kid)
 
-    def _remove(self, node: Node, key: bytes) -> bytes:
-        node.cid = None
-        index = bisect_left(node.keys, key)
-        if index < len(node.keys) and node.keys[index] == key:
-            return node.drop(index, self._merge(node, index, node, index + 1))
-        kid = self._present(node, index)
-        value = self._remove(kid, key)
-        if kid.is_empty():
-            node.kids[index] = None
-            node.fields = None
-        return value
+    def _shorten(self) -> None:
+        """Leave off a root without keys: it has some, unless the tree is empty."""
+        root = self._top()
+        while not root.keys and (kid := root.kids[0]) is not None:
+            if isinstance(kid, bytes) and kid not in self._blocks:
+                self._root = kid
+                return
+            self._root = root = self._present(root, 0)
+
+    def _changed_path(self, key: bytes) -> list[tuple[Node, int]]:
+        """Return the path to a key that must be there, marked as changed."""
+        path, is_there = self._path(key)
+        if not is_there:
+            raise BadTree("a path that was written is not in the tree")
+        for node, _ in path:
+            node.is_changed = True
+        return path
+
+    def _path(self, key: bytes) -> tuple[list[tuple[Node, int]], bool]:
+        """Return the nodes on the way to a key, each with its place there, and if it is there.
+
+        The last one holds the key, or nothing is in its place.
+        """
+        path = []
+        node: Node | None = self._top()
+        while node is not None:
+            keys = node.keys
+            index = bisect_left(keys, key)
+            path.append((node, index))
+            if index < len(keys) and keys[index] == key:
+                return path, True
+            node = self._kid(node, index)
+        return path, False
 
     def _merge(self, left: Node, left_index: int, right: Node, right_index: int) -> Kid:
         """Join two neighbouring subtrees, between which a key was."""
@@ -212,13 +219,15 @@ class Tree:
             if cid != EMPTY_ROOT:
                 raise MissingBlock("a node of the tree is not in the CAR")
             block = EMPTY
-        fields, keys, values, kids = read_node(block)
+        keys, values, kids = read_node(block)
         if layer is None:
             layer = height(keys[0]) if keys else 0
-        check_layer(keys, layer)
+        for key in keys:
+            if height(key) != layer:
+                raise BadTree("a key is in the wrong layer")
         if layer <= 0 and any(kid is not None for kid in kids):
             raise BadTree("a subtree below the lowest layer")
-        return Node(layer, keys, values, kids, cid, fields)
+        return Node(layer, keys, values, kids, cid, block)
 
 
 def _lift(kid: Kid, layer: int) -> Kid:

@@ -3,9 +3,8 @@
 Source: atproto.com/specs/repository (MST structure). CIDs are in their binary form.
 """
 
-from collections.abc import Iterable
+from functools import lru_cache
 from hashlib import sha256
-from typing import Any
 
 import libipld
 
@@ -16,34 +15,23 @@ MAX_KEY = 1_024  # bytes of a path
 EMPTY = b"\xa2\x61e\x80\x61l\xf6"  # a node without anything: an empty repo's root
 EMPTY_ROOT = CID_PREFIX + sha256(EMPTY).digest()
 
-# For each layer the least and the greatest hash of its keys: cheaper to compare than to count bits.
-_DIGESTS = [
-    ((1 << 254 - 2 * layer).to_bytes(32), ((1 << 256 - 2 * layer) - 1).to_bytes(32))
-    for layer in range(128)
-]
+MAX_HEIGHTS = 65_536  # kept, of the keys that were met last: a repo's next commit has most of them
 
 
 class BadTree(ValueError):
     """The tree is not one that a repo may have, or not the one that the operations speak of."""
 
 
+@lru_cache(MAX_HEIGHTS)
 def height(key: bytes) -> int:
     """Return the layer of a key: the leading zero bits of its SHA-256, in pairs."""
     return (256 - int.from_bytes(sha256(key).digest()).bit_length()) >> 1
 
 
-def check_layer(keys: Iterable[bytes], layer: int) -> None:
-    """Raise `BadTree` unless each key's `height` is `layer`."""
-    least, greatest = _DIGESTS[layer]
-    for key in keys:
-        if not least <= sha256(key).digest() <= greatest:
-            raise BadTree("a key is in the wrong layer")
-
-
 class Node:
     """Keys in order, a value for each, and a subtree (or None) before, between and behind them."""
 
-    __slots__ = ("cid", "fields", "keys", "kids", "layer", "values")
+    __slots__ = ("block", "cid", "is_changed", "keys", "kids", "layer", "values")
 
     def __init__(
         self,
@@ -52,39 +40,38 @@ class Node:
         values: list[bytes],
         kids: list["Kid"],
         cid: bytes | None = None,
-        fields: dict[str, Any] | None = None,
+        block: bytes | None = None,
     ) -> None:
         self.layer = layer
         self.keys = keys
         self.values = values
         self.kids = kids
-        self.cid = cid  # None once anything below has changed
-        self.fields = fields  # as `read_node` gave them, but for read kids; None if out of date
+        self.cid = cid  # as it was read or sealed; None if it is neither yet
+        # What the CID is of; None once something other than subtrees' contents has changed.
+        self.block = block
+        self.is_changed = cid is None  # here or anywhere below, since it was read or sealed
 
     def is_empty(self) -> bool:
         return not self.keys and self.kids[0] is None
 
+    def change(self, index: int, kid: "Kid") -> None:
+        """Put another subtree in a place."""
+        self.kids[index] = kid
+        self.block = None
+
     def drop(self, index: int, kid: "Kid") -> bytes:
         """Take a key out, with `kid` in place of the subtrees beside it; return its value."""
         self.kids[index : index + 2] = [kid]
+        self.block = None
         del self.keys[index]
-        if self.fields is not None:
-            entries = self.fields["e"]
-            gone = entries.pop(index)
-            _link(self.fields, index, kid)
-            if index < len(entries):
-                # Of three keys in order the outer two share what both share with the middle one.
-                behind = entries[index]
-                behind["p"] = min(gone["p"], behind["p"])
-                behind["k"] = self.keys[index][behind["p"] :]
         return self.values.pop(index)
 
 
 Kid = Node | bytes | None  # read, not read, not there
 
 
-def read_node(block: bytes) -> tuple[dict[str, Any], list[bytes], list[bytes], list[Kid]]:
-    """Return a node as it was decoded, its keys, their values, and its subtrees' CIDs.
+def read_node(block: bytes) -> tuple[list[bytes], list[bytes], list[Kid]]:
+    """Return a node's keys, their values, and its subtrees' CIDs.
 
     Raises `BadTree`, also for keys that are not in order, or not written as they have to be.
     """
@@ -120,40 +107,47 @@ def read_node(block: bytes) -> tuple[dict[str, Any], list[bytes], list[bytes], l
         raise
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise BadTree("a node of the tree can't be read") from error
-    return fields, keys, values, links
+    return keys, values, links
 
 
 def seal(kid: Node | bytes) -> bytes:
     """Return the CID of a subtree, computed anew along what has changed."""
     if isinstance(kid, bytes):
         return kid
-    if kid.cid is None:
-        kid.cid = CID_PREFIX + sha256(_encode(kid)).digest()
+    if kid.is_changed or kid.cid is None:
+        kid.block = _spliced(kid) or _encoded(kid)
+        kid.cid = CID_PREFIX + sha256(kid.block).digest()
+        kid.is_changed = False
     return kid.cid
 
 
-def _encode(node: Node) -> bytes:
-    fields = node.fields
-    if fields is None:
-        entries = []
-        before = b""
-        for key, value, kid in zip(node.keys, node.values, node.kids[1:], strict=True):
-            prefix = common_prefix(before, key)
-            entries.append({"k": key[prefix:], "p": prefix, "t": kid, "v": value})
-            before = key
-        fields = {"e": entries, "l": node.kids[0]}
-    for index, kid in enumerate(node.kids):
-        if isinstance(kid, Node):
-            _link(fields, index, seal(kid))
+def _spliced(node: Node) -> bytes | None:
+    """Return the block of a node in which only subtrees have changed: other CIDs in the old one.
+
+    None if it has to be encoded anew.
+    """
+    block = node.block
+    for kid in node.kids:
+        if block is not None and isinstance(kid, Node) and kid.is_changed:
+            old, new = kid.cid, seal(kid)
+            # A hostile node may hold the same CID as a value as well.
+            block = block.replace(old, new) if old is not None and block.count(old) == 1 else None
+    return block
+
+
+def _encoded(node: Node) -> bytes:
+    entries = []
+    before = b""
+    for key, value, kid in zip(node.keys, node.values, node.kids[1:], strict=True):
+        prefix = common_prefix(before, key)
+        entries.append({"k": key[prefix:], "p": prefix, "t": _link(kid), "v": value})
+        before = key
     # `libipld` writes bytes that are a CID as a link, which is what these are.
-    return libipld.encode_dag_cbor(fields)
+    return libipld.encode_dag_cbor({"e": entries, "l": _link(node.kids[0])})
 
 
-def _link(fields: dict[str, Any], index: int, kid: Kid) -> None:
-    if index:
-        fields["e"][index - 1]["t"] = kid
-    else:
-        fields["l"] = kid
+def _link(kid: Kid) -> bytes | None:
+    return None if kid is None else seal(kid)
 
 
 def common_prefix(left: bytes, right: bytes) -> int:

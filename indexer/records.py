@@ -8,7 +8,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+
+import libipld
 
 from indexer.lexicon import LexiconError, Lexicons
 from indexer.syntax import is_did, parse_at_uri, parse_datetime
@@ -55,8 +57,7 @@ class Verification:
     created_at: int  # Unix ms
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A record in the index: the newest version that is known of its URI."""
 
     uri: str
@@ -110,7 +111,11 @@ class Scope:
             is_did(parts.authority) and parts.collection in self._spaces and parts.rkey is not None
         )
 
-    def read(self, collection: str, record: Mapping[str, Any]) -> Space | Invite | Verification:
+    def read(self, collection: str, block: bytes) -> Space | Invite | Verification:
+        """Return what a record says, as it came; raise `InvalidRecord` like `check`."""
+        return self.check(collection, _decode(block))
+
+    def check(self, collection: str, record: Mapping[str, Any]) -> Space | Invite | Verification:
         """Return what a record says; raise `InvalidRecord` if it does not fit its lexicon."""
         try:
             match self._kinds[collection]:
@@ -161,6 +166,19 @@ class Scope:
             display_name=record["displayName"],
             created_at=_time(record["createdAt"]),
         )
+
+
+def _decode(block: bytes) -> Mapping[str, Any]:
+    # Decoded, hostile CBOR takes up to 70 times its size.
+    if len(block) > MAX_RECORD:
+        raise InvalidRecord(f"the record is larger than {MAX_RECORD} bytes")
+    try:
+        record = libipld.decode_dag_cbor(block)
+    except (ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict):
+        raise InvalidRecord("the block is no record")
+    return record
 
 
 def _time(value: object) -> int:

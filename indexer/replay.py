@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 from indexer.consumer import Consumer
 from indexer.decode import MAX_SEQ
+from indexer.firehose import Firehose
 from indexer.prove import Prover
+from indexer.recording import Recording
 from indexer.records import Scope
 from indexer.store import cursors
 from indexer.store.cursors import Cursor
@@ -43,27 +45,29 @@ async def replay(
     scope: Scope,
     prover: Prover,
     *,
-    relay_url: str,
+    source: Firehose | Recording,
     relay: str,
     first: int,
     last: int | None,
     report: Callable[[Progress], None],
     clock: Callable[[], float] = time.time,
 ) -> Progress:
-    """Play the frames from `first` to `last`, both included, and return how it went.
+    """Play the frames of a relay from `first` to `last`, both included; return how it went.
 
-    Without a `last` it ends where the daemon's cursor stands when it begins, or, if there is
-    none, at the live end; in any case when no more comes. `report` is called about once a
-    second. Raises `ReplayError` if the relay does not have the stretch.
+    Without a `last` a recording is played to its end, and a relay's stream to where the daemon's
+    cursor stands when it begins, or, if there is none, to the live end; in any case a stream ends
+    when no more comes. `report` is called about once a second. Raises `ReplayError` if not all of
+    the stretch could be had; what could be is in the index.
     """
-    if last is None:
+    recording = source if isinstance(source, Recording) else None
+    if last is None and recording is None:
         cursor = await cursors.load(db, relay)
         last = cursor.seq if cursor else None
     consumer = Consumer(
         db,
         scope,
         prover,
-        relay_url=relay_url,
+        source=source,
         relay=relay,
         start=max(first - 1, 0),
         checkpoint=_keep_no_cursor,
@@ -74,6 +78,15 @@ async def replay(
     started = clock()
     first_seq: int | None = None
     frames, quiet_since, live = 0, started, 0
+
+    def progress() -> Progress:
+        seconds = clock() - started
+        done = _share_done(_seq(consumer), first_seq, last, recording)
+        left = seconds * (1 - done) / done if done else None
+        rate = consumer.stats.frames / max(seconds, 0.001)
+        seq = _seq(consumer) if consumer.stats.frames else None
+        return Progress(consumer.stats.frames, rate, seq, last, left)
+
     consuming = asyncio.create_task(consumer.run())
     try:
         while not consuming.done():
@@ -86,9 +99,10 @@ async def replay(
                 first_seq = _seq(consumer)
             live = live + 1 if last is None and _is_live(consumer, started) else 0
             is_over = last is not None and (_seq(consumer) or 0) >= last
-            if is_over or live >= LIVE_LOOKS or now - quiet_since >= IDLE_AFTER:
+            has_ended = live >= LIVE_LOOKS or now - quiet_since >= IDLE_AFTER
+            if is_over or (has_ended and recording is None):
                 consumer.finish()
-            report(_progress(consumer, first_seq, last, now - started))
+            report(progress())
         consuming.result()
     finally:
         consuming.cancel()
@@ -96,7 +110,9 @@ async def replay(
     if consumer.error is not None:
         reason = consumer.error.message or "no reason given"
         raise ReplayError(f"the relay refuses: {consumer.error.name} ({reason})")
-    return _progress(consumer, first_seq, last, clock() - started)
+    if recording is not None and recording.problem is not None:
+        raise ReplayError(f"{recording.problem}; {_reached(progress())}")
+    return progress()
 
 
 async def _keep_no_cursor(_: Transaction, __: Cursor | None) -> None:
@@ -116,9 +132,18 @@ def _is_live(consumer: Consumer, started: float) -> bool:
     return sent > started * 1000
 
 
-def _progress(consumer: Consumer, first: int | None, last: int | None, seconds: float) -> Progress:
-    seq, frames = _seq(consumer), consumer.stats.frames
-    left = None
-    if first is not None and last is not None and seq is not None and seq > first:
-        left = max(last - seq, 0) * seconds / (seq - first)
-    return Progress(frames, frames / max(seconds, 0.001), seq if frames else None, last, left)
+def _share_done(
+    seq: int | None, first: int | None, last: int | None, recording: Recording | None
+) -> float | None:
+    """Return what is played of the whole, from 0 to 1; None if that can't be told."""
+    if last is None:
+        return recording.played / recording.size if recording else None
+    if first is None or seq is None or seq <= first:
+        return None
+    return min(1.0, (seq - first) / (last - first))
+
+
+def _reached(progress: Progress) -> str:
+    if progress.seq is None:
+        return "nothing of it was played"
+    return f"it was played up to seq {progress.seq} ({progress.frames:,} events)"

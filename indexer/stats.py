@@ -4,6 +4,8 @@ from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
 
+from indexer.pace import Pace
+
 BATCH_EVENTS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000)  # 0: only the cursor moved
 BATCH_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
@@ -37,3 +39,4 @@ class Stats:
     moved_at: float = 0.0  # when the position that is applied last moved
     beat_at: float = 0.0  # when all that had come was applied, be it nothing
     left_at: float = 0.0  # when the last connection to the relay ended
+    pace: Pace = field(default_factory=Pace)  # as it was last looked at

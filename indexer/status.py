@@ -1,6 +1,6 @@
 """What an operator wants to know at a glance, read from the database alone."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from indexer.lock import is_running
@@ -18,9 +18,11 @@ from indexer.store import (
     verifications,
 )
 from indexer.store.backfills import ALL_REPOS
-from indexer.store.db import Database
+from indexer.store.cursors import Cursor
+from indexer.store.db import Database, Row
 from indexer.syntax import parse_datetime
 
+PACE_LASTS = 15.0  # seconds since the cursor moved: then nothing comes, and no pace is true
 _ALL = "*"  # the search through all repos, where the relay can't search by collection
 
 
@@ -46,6 +48,7 @@ async def gather(db: Database, relay: str, now: int) -> dict[str, Any]:
             "time": cursor.time if cursor else None,
         },
         "lag_seconds": _lag(cursor.time, now) if cursor else None,
+        "pace": _pace(last, cursor, now) if running else None,
         "records": {
             "space": await spaces.count_live(db),
             "invite": await invites.count_live(db),
@@ -85,6 +88,8 @@ def render(status: dict[str, Any]) -> str:
         if lag is not None
         else f"cursor      {'none yet' if cursor['seq'] is None else cursor['seq']}",
     ]
+    if status["pace"] is not None:
+        lines.append(f"pace        {_pace_words(status['pace'])}")
     for name in ("records", "tombstones", "repos", "outbox", "skipped", "rejected", "noted"):
         counts = "  ".join(f"{key} {value}" for key, value in status[name].items())
         lines.append(f"{name:<12}{counts or 'none'}")
@@ -115,6 +120,28 @@ def _lag(time: str | None, now: int) -> float | None:
         return max(0.0, (now - parse_datetime(time or "")) / 1000)
     except ValueError:
         return None
+
+
+def _pace(last: Row | None, cursor: Cursor | None, now: int) -> dict[str, Any] | None:
+    """Return how fast the stream is read and when it is caught up; None while nothing comes."""
+    if last is None or last["rate"] is None or cursor is None:
+        return None
+    if now - cursor.applied_at > PACE_LASTS * 1000:
+        return None
+    left = last["seconds_left"]
+    return {
+        "events_per_second": round(last["rate"], 1),
+        "catching_up": bool(last["is_behind"]),
+        "seconds_left": None if left is None else round(left, 1),
+    }
+
+
+def _pace_words(pace: dict[str, Any]) -> str:
+    words, left = f"{pace['events_per_second']:,.0f} events/s", pace["seconds_left"]
+    if not pace["catching_up"]:
+        return f"{words}, live"
+    time = "time left unknown" if left is None else f"{timedelta(seconds=round(left))} left"
+    return f"{words}, catching up, {time}"
 
 
 def _iso(ms: int) -> str:

@@ -29,7 +29,6 @@ from indexer.events import (
 from indexer.keys import SIGNATURE_LENGTH, is_signed
 from indexer.mst import MissingBlock, Tree, invert
 from indexer.mst_node import EMPTY_ROOT, BadTree
-from indexer.records import MAX_RECORD
 from indexer.syntax import is_tid, tid_time
 
 MAX_AHEAD = 300_000_000  # microseconds that a rev may lie in the future
@@ -60,16 +59,12 @@ def verify_commit(
         data = _prove_message(blocks, root, event.repo, event.rev, key)
         _prove_ops(event, data, blocks)
         writes = []
-        records: dict[bytes, Mapping[str, Any] | None] = {}
         for op in event.ops:
             collection, _, rkey = op.path.partition("/")
             if is_ours(collection):
-                if op.cid is not None and op.cid not in records:
-                    # Once, however often it is named.
-                    records[op.cid] = read_record(_block(blocks, op.cid))
-                record = None if op.cid is None else records[op.cid]
+                block = None if op.cid is None else _block(blocks, op.cid)
                 cid, prev = _text(op.cid), _text(op.prev)
-                writes.append(Write(op.action, collection, rkey, cid, prev, record))
+                writes.append(Write(op.action, collection, rkey, cid, prev, block))
             elif op.cid is not None and op.cid not in blocks:
                 raise Unproven("missing_block")
     except Unproven as unproven:
@@ -183,12 +178,6 @@ def _check_against(tree: Tree, ops: tuple[Op, ...]) -> None:
     for op in ops:
         if tree.get(op.path.encode()) != op.cid:
             raise BadTree("the tree does not show what the operation says")
-
-
-def read_record(block: bytes) -> Mapping[str, Any] | None:
-    """Return a record's fields, or None if it can't be read as a record."""
-    # Decoded, hostile CBOR takes up to 70 times its size.
-    return _map(block) if len(block) <= MAX_RECORD else None
 
 
 def _block(blocks: Mapping[bytes, bytes], cid: bytes) -> bytes:

@@ -16,9 +16,10 @@ from tempfile import TemporaryDirectory
 import httpx
 import libipld
 
-from indexer import log
+from indexer import garbage, log
 from indexer.cli.daemon import daemon_checkpoint
 from indexer.consumer import Checkpoint, Consumer
+from indexer.firehose import Firehose
 from indexer.identity import IdentityResolver
 from indexer.prove import Prover
 from indexer.stats import Stats
@@ -54,7 +55,7 @@ async def index(
             db,
             SCOPE,
             prover,
-            relay_url=url,
+            source=Firehose(url),
             relay=RELAY,
             start=BASE,
             checkpoint=_telling(daemon_checkpoint(RELAY, stats), BASE + frames, has_all),
@@ -120,6 +121,7 @@ def _telling(checkpoint: Checkpoint, last: int, reached: asyncio.Event) -> Check
 
 def main() -> None:
     log.configure("warning", "json")
+    garbage.settle()  # as the daemon does
     url, frames, ours, corpus, cache = sys.argv[1:]
     with TemporaryDirectory(prefix="index-", dir=cache) as directory:
         file = Path(directory) / "index.db"

@@ -16,10 +16,11 @@ from typing import Any
 
 import httpx
 
-from indexer import log
+from indexer import garbage, log
 from indexer.consumer import Consumer, cursor_checkpoint
 from indexer.decode import decode
 from indexer.events import Commit, VerifiedCommit
+from indexer.firehose import Firehose
 from indexer.identity import IdentityResolver
 from indexer.projection import Projection
 from indexer.prove import Prover
@@ -69,7 +70,7 @@ async def index(corpus: Corpus, url: str, file: Path) -> dict[str, float]:
             db,
             SCOPE,
             prover,
-            relay_url=url,
+            source=Firehose(url),
             relay=RELAY,
             start=0,
             checkpoint=_telling(cursor_checkpoint(RELAY), corpus.commits, is_reached.set),
@@ -162,6 +163,7 @@ async def _check(db: Database, corpus: Corpus) -> None:
 
 def main() -> None:
     log.configure("warning", "json")
+    garbage.settle()  # as the daemon does
     what, directory, *rest = sys.argv[1:]
     corpus = load(Path(directory))
     match what, rest:

@@ -50,7 +50,7 @@ async def create(
     """
     deadline = arrived + ANSWER_WITHIN
     try:
-        fields = [services.scope.read(record.collection, record.value) for record in records]
+        fields = [services.scope.check(record.collection, record.value) for record in records]
     except InvalidRecord as error:
         raise InvalidRequestError(str(error)) from None
     try:

@@ -73,7 +73,7 @@ def _check(
             failures.append({"subject": subject, "error": error})
             continue
         try:
-            services.scope.read(collection, record)
+            services.scope.check(collection, record)
         except InvalidRecord as invalid:
             failures.append({"subject": subject, "error": str(invalid)})
         else:

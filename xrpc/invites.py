@@ -138,7 +138,7 @@ async def lay_tombstones(
     for stone in buried:
         part.bury(replace(stone, cause="revoked", actor=actor, created_at=now))
     for row in carried:
-        part.put_row(replace(row, revoked=True))
+        part.put_row(row._replace(revoked=True))
         part.bury(
             Tombstone(
                 uri=row.uri,

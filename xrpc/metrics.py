@@ -102,6 +102,10 @@ class Metrics:
         yield _gauge(
             "cursor_seq", "Seq of the newest applied frame", applied.seq if applied else None
         )
+        yield _gauge("events_per_second", "Frames received in a second", stats.pace.rate)
+        yield _gauge(
+            "catch_up_seconds_left", "Seconds until the index is live again", stats.pace.left
+        )
         yield _histogram("batch_events", "Events of a transaction", {(): stats.batch_events})
         yield _histogram("batch_seconds", "Seconds of a transaction", {(): stats.batch_seconds})
 

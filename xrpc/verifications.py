@@ -239,7 +239,7 @@ async def _lay_tombstones(
             )
         )
         if row is not None:
-            part.put_row(replace(row, revoked=True))
+            part.put_row(row._replace(revoked=True))
         part.publish(target.uri, rev)
         fresh.append(target.uri)
     await slices.save(tx, part, now)

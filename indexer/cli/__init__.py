@@ -10,6 +10,7 @@ from indexer.cli.base import Commands
 from indexer.cli.daemon import run
 from indexer.cli.invites import invites
 from indexer.cli.outbox import outbox
+from indexer.cli.record import record
 from indexer.cli.replay import replay
 from indexer.cli.resync import resync
 from indexer.cli.spaces import spaces
@@ -27,6 +28,7 @@ def main() -> None:
 
 
 for _command in (
-    run, replay, backfill, resync, status, login, logout, outbox, spaces, invites, verifications,
+    run, record, replay, backfill, resync, status, login, logout, outbox, spaces, invites,
+    verifications,
 ):  # fmt: skip
     main.add_command(_command)

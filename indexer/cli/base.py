@@ -11,12 +11,13 @@ from typing import Any
 import click
 from httpx import AsyncClient
 
-from indexer import log
+from indexer import garbage, log
 from indexer.config import PREFIX, ConfigError, Settings
 from indexer.identity import IdentityError, IdentityResolver
 from indexer.lock import LockError
 from indexer.net import guarded_client
 from indexer.prove import Prover
+from indexer.recording import RecordingError
 from indexer.records import Scope
 from indexer.replay import ReplayError
 from indexer.store.db import DatabaseError
@@ -91,6 +92,7 @@ def make_prover(settings: Settings, resolver: IdentityResolver, scope: Scope) ->
 
 def run_async(main: Coroutine[Any, Any, None]) -> None:
     """Run a command's coroutine to its end, or to Ctrl-C."""
+    garbage.settle()
     try:
         asyncio.run(main)
     except KeyboardInterrupt:
@@ -106,6 +108,7 @@ def told_plainly() -> Iterator[None]:
         ConfigError,
         DatabaseError,
         LockError,
+        RecordingError,
         ReplayError,
         NoSessionError,
         PdsError,

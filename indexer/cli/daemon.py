@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from indexer import backfill, log
+from indexer import backfill, catch_up, log
 from indexer.backfill import Backfiller
 from indexer.cli.base import (
     ALL,
@@ -26,6 +26,7 @@ from indexer.cli.base import (
 )
 from indexer.config import PREFIX, ConfigError, Settings
 from indexer.consumer import Consumer, cursor_checkpoint
+from indexer.firehose import Firehose
 from indexer.lock import daemon_lock
 from indexer.records import Scope
 from indexer.resync import Resyncer
@@ -93,7 +94,7 @@ async def _daemon(
             db,
             scope,
             make_prover(settings, resolver, scope),
-            relay_url=settings.relay,
+            source=Firehose(settings.relay),
             relay=settings.relay_host,
             start=start,
             checkpoint=daemon_checkpoint(settings.relay_host, stats),
@@ -122,6 +123,7 @@ async def _daemon(
             async with asyncio.TaskGroup() as tasks:
                 working = [
                     tasks.create_task(consumer.run(), name="consumer"),
+                    tasks.create_task(catch_up.watch(consumer), name="catch_up"),
                     tasks.create_task(publisher.run(), name="publisher"),
                     tasks.create_task(resyncer.run(), name="resyncer"),
                     tasks.create_task(backfiller.run(), name="backfiller"),
@@ -185,7 +187,7 @@ async def _start(
 
 
 def daemon_checkpoint(relay: str, stats: Stats) -> Callable[..., Any]:
-    """Return the daemon's checkpoint: the cursor, and what was counted so far."""
+    """Return the daemon's checkpoint: the cursor, what was counted so far, and the pace."""
     save_cursor = cursor_checkpoint(relay)
 
     async def save(tx: Transaction, position: Cursor | None) -> None:
@@ -193,6 +195,8 @@ def daemon_checkpoint(relay: str, stats: Stats) -> Callable[..., Any]:
         await daemon.save_counters(tx, "skipped", stats.skipped)
         await daemon.save_counters(tx, "rejected", stats.rejected)
         await daemon.save_counters(tx, "noted", stats.noted)
+        pace = stats.pace
+        await daemon.save_pace(tx, rate=pace.rate, is_behind=pace.is_behind, left=pace.left)
 
     return save
 

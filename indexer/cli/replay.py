@@ -1,6 +1,7 @@
 """`rescind replay`."""
 
-import sys
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,7 +18,10 @@ from indexer.cli.base import (
     run_async,
     setting_options,
 )
+from indexer.cli.progress import showing
 from indexer.config import Settings
+from indexer.firehose import Firehose
+from indexer.recording import Recording
 from indexer.replay import Progress
 from indexer.replay import replay as play
 from indexer.store.db import Database
@@ -25,60 +29,59 @@ from indexer.store.db import Database
 
 @click.command("replay")
 @click.option(
+    "--file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="play this file, which `rescind record` made, and not what the relay has",
+)
+@click.option(
     "--from",
     "first",
-    required=True,
     type=CursorType("oldest"),
     metavar="SEQ|oldest",
-    help="the first seq to play",
+    help="the first seq to play  [required without --file]",
 )
 @click.option(
     "--to",
     "last",
     type=click.IntRange(min=0, max=2**63 - 1),
     metavar="SEQ",
-    help="the last seq to play  [default: the stored cursor, else the live end]",
+    help="the last seq to play  [default: the end of the file; else the stored cursor, "
+    "else the live end]",
 )
 @setting_options("db", "relay", *NETWORK, *COLLECTIONS, "refuse_old_form", *LOG)
-def replay(first: int | str, last: int | None, **flags: Any) -> None:
+def replay(file: Path | None, first: int | str | None, last: int | None, **flags: Any) -> None:
     """Play a stretch of the firehose again; also while the daemon runs."""
     settings = load_settings(flags)
-    seq = 0 if isinstance(first, str) else first
+    if first is None and file is None:
+        raise click.UsageError("--from says where to begin, unless a --file is played")
+    seq = first if isinstance(first, int) else 0
     if last is not None and last < seq:
         raise click.UsageError(f"--to {last} lies before --from {seq}")
-    run_async(_replay(settings, seq, last))
+    run_async(_replay(settings, file, seq, last))
 
 
-async def _replay(settings: Settings, first: int, last: int | None) -> None:
-    on_terminal = sys.stderr.isatty()
-    lines = 0
-
-    def report(progress: Progress) -> None:
-        nonlocal lines
-        lines += 1
-        if on_terminal:
-            click.echo(f"\r\x1b[K{_progress_line(progress)}", nl=False, err=True)
-        elif lines % 10 == 1:
-            click.echo(_progress_line(progress), err=True)
-
+async def _replay(settings: Settings, file: Path | None, first: int, last: int | None) -> None:
     scope = make_scope(settings)
-    async with (
-        await Database.open(settings.db) as db,
-        network(settings) as (_, resolver),
-    ):
-        done = await play(
-            db,
-            scope,
-            make_prover(settings, resolver, scope),
-            relay_url=settings.relay,
-            relay=settings.relay_host,
-            first=first,
-            last=last,
-            report=report,
-        )
-    if on_terminal:
-        click.echo("\r\x1b[K", nl=False, err=True)
+    opened: AbstractContextManager[Recording | None]
+    opened = Recording.open(file) if file else nullcontext()
+    with opened as recording, showing() as show:
+        async with (
+            await Database.open(settings.db) as db,
+            network(settings) as (_, resolver),
+        ):
+            done = await play(
+                db,
+                scope,
+                make_prover(settings, resolver, scope),
+                source=recording or Firehose(settings.relay),
+                relay=recording.relay if recording else settings.relay_host,
+                first=first,
+                last=last,
+                report=lambda progress: show(_progress_line(progress)),
+            )
     click.echo(f"Replayed {_progress_line(done)}.")
+    if recording is not None and recording.is_cut_off:
+        click.echo(f"{file} is cut off: it was played up to its last whole event.", err=True)
 
 
 def _progress_line(progress: Progress) -> str:

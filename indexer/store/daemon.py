@@ -13,7 +13,7 @@ async def start(tx: Transaction, *, pid: int, version: str, relay: str, now: int
         values (1, :pid, :version, :relay, :now)
         on conflict (id) do update set
             pid = excluded.pid, version = excluded.version, relay = excluded.relay,
-            started_at = excluded.started_at
+            started_at = excluded.started_at, rate = null, is_behind = null, seconds_left = null
         """,
         {"pid": pid, "version": version, "relay": relay, "now": now},
     )
@@ -21,7 +21,17 @@ async def start(tx: Transaction, *, pid: int, version: str, relay: str, now: int
 
 
 async def load(db: Reader) -> Row | None:
-    return await db.one("select pid, version, relay, started_at from daemon")
+    return await db.one(
+        "select pid, version, relay, started_at, rate, is_behind, seconds_left from daemon"
+    )
+
+
+async def save_pace(tx: Transaction, *, rate: float, is_behind: bool, left: float | None) -> None:
+    """Store how fast it reads, in frames a second, and when it will be live again, in seconds."""
+    await tx.execute(
+        "update daemon set rate = :rate, is_behind = :is_behind, seconds_left = :left",
+        {"rate": rate, "is_behind": is_behind, "left": left},
+    )
 
 
 async def save_counters(tx: Transaction, kind: str, counts: Mapping[str, int]) -> None:

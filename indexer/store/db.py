@@ -37,7 +37,8 @@ MIGRATIONS: Mapping[int, str] = {
             primary key (kind, reason)
         ) strict, without rowid;
     """,
-    # Invites are redeemed; invites and verifications are listed; who is not active is asked for.
+    # Invites are redeemed; invites and verifications are listed; who is not active is asked for;
+    # the daemon tells how fast it reads.
     2: """
         drop index invites_by_token;
         create index invites_by_token on invites (token_hash, space_uri);
@@ -76,6 +77,9 @@ MIGRATIONS: Mapping[int, str] = {
             ) group by token_hash, space_uri order by min(rev);
         create index repos_to_ask on repos (resync_due_at)
             where sync = 'desynchronized' and hosting not in ('active', 'deleted');
+        alter table daemon add column rate real;
+        alter table daemon add column is_behind integer check (is_behind in (0, 1));
+        alter table daemon add column seconds_left real;
     """,
 }
 SCHEMA_VERSION = 3

@@ -1,7 +1,8 @@
 """The tracked repos."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from indexer.store.db import Reader, Transaction, json_list
 
@@ -15,8 +16,7 @@ def hosting_of(active: bool, status: object) -> str:
     return status if isinstance(status, str) and status in HOSTING - {"active"} else "inactive"
 
 
-@dataclass(frozen=True, slots=True)
-class Repo:
+class Repo(NamedTuple):
     """What is known of a tracked repo. The fields are explained in `schema.sql`."""
 
     did: str
@@ -72,7 +72,7 @@ async def save(tx: Transaction, repos: Iterable[Repo]) -> None:
             hosting = excluded.hosting, hosting_relay = excluded.hosting_relay,
             hosting_seq = excluded.hosting_seq, hosting_time = excluded.hosting_time
         """,  # noqa: S608
-        [asdict(repo) for repo in repos],
+        [repo._asdict() for repo in repos],
     )
 
 

@@ -9,8 +9,8 @@ import sqlite3
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import closing
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -146,19 +146,25 @@ class Daemon:
         self, *arguments: str, stdin: str | None = None, within: float = 60.0
     ) -> tuple[int, str, str]:
         """Run another `rescind` command on the same database: its status, stdout, stderr."""
+        async with self.spawned(*arguments) as process, asyncio.timeout(within):
+            out, err = await process.communicate((stdin or "").encode())
+        assert process.returncode is not None
+        return process.returncode, out.decode(), err.decode()
+
+    @asynccontextmanager
+    async def spawned(self, *arguments: str) -> AsyncIterator[Process]:
+        """Begin another command; it is killed if it still runs at the end."""
         process = await asyncio.create_subprocess_exec(
             *RESCIND, *arguments,
             env=self._environment(), cwd=self.directory,
             stdin=PIPE, stdout=PIPE, stderr=PIPE,
         )  # fmt: skip
         try:
-            async with asyncio.timeout(within):
-                out, err = await process.communicate((stdin or "").encode())
+            yield process
         finally:
             if process.returncode is None:
                 process.kill()
-        assert process.returncode is not None
-        return process.returncode, out.decode(), err.decode()
+                await process.communicate()
 
     async def ok(self, *arguments: str, stdin: str | None = None) -> str:
         """Run a command that must succeed; return what it printed."""

@@ -50,9 +50,8 @@ class Repo:
                 continue
             data = record if isinstance(record, bytes) else block(record)
             cid = self.cids[path] = cid_text(data)
-            readable = None if isinstance(record, bytes) else record
             action: Action = "create" if old is None else "update"
-            writes.append(Write(action, collection, rkey, cid, old, readable))
+            writes.append(Write(action, collection, rkey, cid, old, data))
         data_ = cid_text(rev.encode())
         commit: dict[str, Any] = {
             "seq": next(self._seqs),

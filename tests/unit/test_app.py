@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from indexer.events import Write
 from tests.unit.fake_pds import cid_of
+from tests.unit.frames import block
 from tests.unit.world import (
     ALICE,
     CREATED_AT,
@@ -442,7 +443,8 @@ OLD, NEW = "3kaaaaaaaaa22", "3kbbbbbbbbb22"
 
 async def show(world: World, rev: str, since: str | None) -> None:
     record = {"$type": SPACE, "createdAt": CREATED_AT}
-    await world.show(ALICE, rev, since, Write("create", SPACE, rev, cid_of(rev), None, record))
+    write = Write("create", SPACE, rev, cid_of(rev), None, block(record))
+    await world.show(ALICE, rev, since, write)
 
 
 def showing(world: World, output: dict[str, Any]) -> Method:

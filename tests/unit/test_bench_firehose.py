@@ -94,7 +94,7 @@ def test_every_commit_is_proven_and_follows_the_one_before(
         seen.update(op.action for op in event.ops)
         for write in commit.writes:
             if write.action != "delete":
-                SCOPE.read(write.collection, write.record or {})
+                SCOPE.read(write.collection, write.block or b"")
     assert seen.keys() >= {"create", "update", "delete", "several"}
     assert 0 < seen["Account"] + seen["Identity"] < SMALL.frames / 20
 

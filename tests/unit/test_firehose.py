@@ -37,10 +37,11 @@ class Reader:
         self.cursor = cursor
         self.frames: list[bytes] = []
         self.ends: list[str] = []
-        self._firehose = Firehose(relay.url, lambda: self.cursor)
+        self._firehose = Firehose(relay.url)
 
     async def read(self, connections: int, within: float = 20.0) -> None:
-        async with asyncio.timeout(within), aclosing(self._firehose.connections()) as opened:
+        opened = self._firehose.connections(lambda: self.cursor)
+        async with asyncio.timeout(within), aclosing(opened):
             async for connection in opened:
                 await self._read(connection)
                 if len(self.ends) == connections:
@@ -216,8 +217,7 @@ async def test_attempts_slow_down_and_a_useful_connection_speeds_them_up_again(
 
 async def test_who_stops_reading_leaves_no_connection_open(relay: Relay) -> None:
     relay.add(1, b"1")
-    firehose = Firehose(relay.url, lambda: 0)
-    connections = firehose.connections()
+    connections = Firehose(relay.url).connections(lambda: 0)
     connection = await anext(connections)
     frames = connection.frames()
     assert await anext(frames) == [b"1"]

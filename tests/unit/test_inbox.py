@@ -1,7 +1,6 @@
 """What waits is bounded, in order, and taken with the position that it reaches."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
@@ -67,7 +66,7 @@ async def test_operations_take_room_too(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(module, "MAX_WAITING_BYTES", 100_000)
     inbox = Inbox()
     ops = tuple(Op("delete", f"{VERIFICATION}/{n:0500}", None, None) for n in range(200))
-    inbox.put(replace(commit(0), ops=ops))
+    inbox.put(commit(0)._replace(ops=ops))
     assert not await has_room(inbox)
 
 

@@ -416,7 +416,7 @@ def test_no_row_comes_twice_or_is_missed_while_rows_are_added_and_revoked(
             async with db.transaction() as tx:
                 await verifications.delete(tx, [gone.uri])
         elif number in rows:
-            rows[number] = replace(rows[number], revoked=what == "revoke")
+            rows[number] = rows[number]._replace(revoked=what == "revoke")
             await put(db, rows[number])
 
     async def read() -> None:

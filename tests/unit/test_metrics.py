@@ -10,6 +10,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from indexer.pace import Look, Pace
 from indexer.stats import Distribution
 from indexer.store import tombstones
 from indexer.store.cursors import Cursor
@@ -88,6 +89,20 @@ async def test_the_lag_is_shown_in_seconds_and_in_seqs(world: World) -> None:
     assert found["rescind_lag_seconds"] == {(): pytest.approx(3)}
     assert found["rescind_lag_seq"] == {(): 20}
     assert found["rescind_cursor_seq"] == {(): 100}
+
+
+async def test_the_pace_and_the_time_that_a_catch_up_takes_are_shown(world: World) -> None:
+    found = await scraped(world)
+    assert found["rescind_events_per_second"] == {(): 0}
+    assert found["rescind_catch_up_seconds_left"] == {(): 0}
+    for tick in range(8):
+        look = Look(NOW + tick, tick * 90_000, NOW - 5_000 + tick * 51, True)
+        world.stream.stats.pace = world.stream.stats.pace.seen(look)
+    found = await scraped(world)
+    assert found["rescind_events_per_second"] == {(): pytest.approx(90_000)}
+    assert found["rescind_catch_up_seconds_left"] == {(): pytest.approx(93, abs=2)}
+    world.stream.stats.pace = Pace(is_behind=True)
+    assert "rescind_catch_up_seconds_left" not in await scraped(world)
 
 
 async def test_what_is_not_known_yet_has_no_sample(world: World) -> None:

@@ -586,6 +586,18 @@ async def test_an_account_event_from_before_the_first_commit_is_old_also_for_a_k
     assert (await index.repo())["hosting"] == "active"
 
 
+async def test_what_was_rejected_before_an_account_was_put_away_puts_it_in_no_doubt(
+    index: Index, repo: Repo
+) -> None:
+    forged = repo.rejected(None)
+    await index.apply_each(repo.commit(EVERYTHING), repo.account(False, "deactivated"))
+    before = await index.dump()
+    await index.apply(forged)
+    assert await index.dump() == before
+    await index.apply(repo.rejected(None))
+    assert (await index.repo())["sync"] == "desynchronized"
+
+
 async def test_account_events_of_two_relays_are_ordered_by_their_time(
     index: Index, repo: Repo
 ) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -42,7 +41,7 @@ def flipped(event: Commit) -> Commit:
     """Return a commit that was spoilt on its way."""
     middle = len(event.blocks) // 2
     broken = bytes((event.blocks[middle] ^ 1,))
-    return replace(event, blocks=event.blocks[:middle] + broken + event.blocks[middle + 1 :])
+    return event._replace(blocks=event.blocks[:middle] + broken + event.blocks[middle + 1 :])
 
 
 async def reason_of(prover: Prover, event: Commit | Sync) -> str:
@@ -161,9 +160,9 @@ async def test_while_the_directory_is_down_known_keys_go_on_proving(
 async def test_commits_of_the_old_form_are_refused_if_that_is_wanted(network: Network) -> None:
     owner = Owner(key=OLD)
     network.plc.documents[ALICE] = document(ALICE, OLD)
-    first = replace(owner.said({CHECK: verification()}), prev_data=None)
+    first = owner.said({CHECK: verification()})._replace(prev_data=None)
     later = owner.said({CHECK: verification(displayName="Caroline")})
-    old_form = replace(later, prev_data=None, ops=tuple(replace(op, prev=None) for op in later.ops))
+    old_form = later._replace(prev_data=None, ops=tuple(op._replace(prev=None) for op in later.ops))
 
     lenient, strict = make(network), make(network, refuse_old_form=True)
 
@@ -228,7 +227,7 @@ async def test_hostile_dids_do_not_stop_it(network: Network, prover: Prover) -> 
     await prover.learn([*HOSTILE, BOB])
     event = Owner(key=OLD).said({CHECK: verification()})
     for did in HOSTILE:
-        assert await reason_of(prover, replace(event, repo=did)) in ("no_key", "bad_commit")
+        assert await reason_of(prover, event._replace(repo=did)) in ("no_key", "bad_commit")
     bobs = Owner(BOB, OLD).said({CHECK: verification()})
     assert isinstance(await prover.prove(bobs, NOW), VerifiedCommit)
 

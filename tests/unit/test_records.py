@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from indexer.records import InvalidRecord, Invite, Row, Scope, Space, Verification
+from indexer.records import MAX_RECORD, InvalidRecord, Invite, Row, Scope, Space, Verification
 from tests.unit.frames import (
     ALICE,
     BOB,
@@ -14,6 +14,7 @@ from tests.unit.frames import (
     SCOPE,
     SPACE,
     VERIFICATION,
+    block,
     hash_of,
     invite,
     space,
@@ -26,27 +27,27 @@ CREATED_MS = 1_769_860_800_000
 
 def test_a_space_may_have_a_name_and_a_description() -> None:
     record = space(name="é" * 320, description="x" * 3_000)
-    assert SCOPE.read(SPACE, record) == Space("é" * 320, "x" * 3_000, CREATED_MS)
+    assert SCOPE.check(SPACE, record) == Space("é" * 320, "x" * 3_000, CREATED_MS)
     bare = {"$type": SPACE, "createdAt": CREATED}
-    assert SCOPE.read(SPACE, bare) == Space(None, None, CREATED_MS)
+    assert SCOPE.check(SPACE, bare) == Space(None, None, CREATED_MS)
 
 
 def test_an_invite_has_defaults_and_limits() -> None:
-    assert SCOPE.read(INVITE, invite(GARDEN)) == Invite(
+    assert SCOPE.check(INVITE, invite(GARDEN)) == Invite(
         GARDEN, hash_of("token"), "join", None, None, None, CREATED_MS
     )
     record = invite(GARDEN, kind="read-join", maxUses=2**63 - 1, expiresAt=CREATED, note="é" * 250)
-    assert SCOPE.read(INVITE, record) == Invite(
+    assert SCOPE.check(INVITE, record) == Invite(
         GARDEN, hash_of("token"), "read-join", 2**63 - 1, CREATED_MS, "é" * 250, CREATED_MS
     )
-    once = SCOPE.read(INVITE, invite(GARDEN, kind="read", maxUses=1))
+    once = SCOPE.check(INVITE, invite(GARDEN, kind="read", maxUses=1))
     assert isinstance(once, Invite)
     assert (once.kind, once.max_uses) == ("read", 1)
 
 
 def test_a_verification_keeps_whom_it_vouches_for() -> None:
-    read = SCOPE.read(VERIFICATION, verification(handle="Carol.Test", displayName=""))
-    assert read == Verification(CAROL, "carol.test", "", CREATED_MS)
+    fields = SCOPE.check(VERIFICATION, verification(handle="Carol.Test", displayName=""))
+    assert fields == Verification(CAROL, "carol.test", "", CREATED_MS)
 
 
 def test_unknown_fields_are_allowed() -> None:
@@ -55,7 +56,7 @@ def test_unknown_fields_are_allowed() -> None:
         (INVITE, invite(GARDEN)),
         (VERIFICATION, verification()),
     ):
-        assert SCOPE.read(collection, {**record, "later": [{"a": None}]})
+        assert SCOPE.check(collection, {**record, "later": [{"a": None}]})
 
 
 INVALID: dict[str, tuple[str, dict[str, Any]]] = {
@@ -97,12 +98,34 @@ def test_a_record_that_does_not_fit_its_lexicon_is_refused(
     collection: str, record: dict[str, Any]
 ) -> None:
     with pytest.raises(InvalidRecord):
-        SCOPE.read(collection, record)
+        SCOPE.check(collection, record)
+
+
+UNREADABLE = {
+    "no map": block([1]),
+    "a number": block(1),
+    "no CBOR": b"\xff",
+    "nothing": b"",
+    "endless nesting": b"\x81" * 10_000,
+    "too large": block(space(x="y" * MAX_RECORD)),
+}
+
+
+@pytest.mark.parametrize("data", UNREADABLE.values(), ids=UNREADABLE)
+def test_a_block_that_is_no_record_is_refused(data: bytes) -> None:
+    with pytest.raises(InvalidRecord):
+        SCOPE.read(SPACE, data)
+
+
+def test_a_record_of_the_largest_size_is_read() -> None:
+    data = block(space(x="y" * (MAX_RECORD - len(block(space(x="y" * 60_000))) + 60_000)))
+    assert len(data) == MAX_RECORD
+    assert isinstance(SCOPE.read(SPACE, data), Space)
 
 
 def test_a_record_that_does_not_fit_is_not_repeated_in_the_error() -> None:
     with pytest.raises(InvalidRecord) as caught:
-        SCOPE.read(INVITE, invite(GARDEN, tokenHash="my raw token"))
+        SCOPE.check(INVITE, invite(GARDEN, tokenHash="my raw token"))
     assert "raw" not in str(caught.value)
 
 
@@ -111,10 +134,10 @@ OWN = Scope(frozenset(("com.example.club", SPACE)), "com.example.ticket", "com.e
 
 def test_a_space_type_of_ones_own_needs_a_time_only() -> None:
     record = {"$type": "com.example.club", "createdAt": CREATED, "name": 5, "description": []}
-    assert OWN.read("com.example.club", record) == Space(None, None, CREATED_MS)
+    assert OWN.check("com.example.club", record) == Space(None, None, CREATED_MS)
     for wrong in ({**record, "$type": SPACE}, {**record, "createdAt": 5}, {"createdAt": CREATED}):
         with pytest.raises(InvalidRecord):
-            OWN.read("com.example.club", wrong)
+            OWN.check("com.example.club", wrong)
 
 
 def test_the_collections_can_be_named_otherwise_and_the_type_is_that_name() -> None:
@@ -129,9 +152,9 @@ def test_the_collections_can_be_named_otherwise_and_the_type_is_that_name() -> N
     assert OWN.kind("com.example.club") == OWN.kind(SPACE) == "space"
     assert OWN.kind(INVITE) is None
     ticket = {**invite(GARDEN), "$type": "com.example.ticket"}
-    assert isinstance(OWN.read("com.example.ticket", ticket), Invite)
+    assert isinstance(OWN.check("com.example.ticket", ticket), Invite)
     with pytest.raises(InvalidRecord):
-        OWN.read("com.example.ticket", invite(GARDEN))
+        OWN.check("com.example.ticket", invite(GARDEN))
 
 
 @pytest.mark.parametrize(
@@ -147,9 +170,9 @@ def test_the_collections_can_be_named_otherwise_and_the_type_is_that_name() -> N
     ],
 )
 def test_only_the_repo_of_the_space_may_invite_to_it(did: str, uri: str, trusted: bool) -> None:
-    read = SCOPE.read(INVITE, invite(uri))
-    assert isinstance(read, Invite)
-    assert SCOPE.is_trusted(did, read) is trusted
+    fields = SCOPE.check(INVITE, invite(uri))
+    assert isinstance(fields, Invite)
+    assert SCOPE.is_trusted(did, fields) is trusted
 
 
 def test_a_space_is_a_record_of_a_space_collection_under_a_did() -> None:
@@ -160,8 +183,8 @@ def test_a_space_is_a_record_of_a_space_collection_under_a_did() -> None:
 
 def test_a_row_knows_its_kind() -> None:
     for fields, kind in (
-        (SCOPE.read(SPACE, space()), "space"),
-        (SCOPE.read(INVITE, invite(GARDEN)), "invite"),
-        (SCOPE.read(VERIFICATION, verification()), "verification"),
+        (SCOPE.check(SPACE, space()), "space"),
+        (SCOPE.check(INVITE, invite(GARDEN)), "invite"),
+        (SCOPE.check(VERIFICATION, verification()), "verification"),
     ):
         assert Row("at://x", ALICE, "c", "r", revoked=False, fields=fields).kind == kind

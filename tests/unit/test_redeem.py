@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from indexer.events import VerifiedCommit, Write
 from indexer.store import invite_tokens
 from tests.unit.fake_pds import cid_of
+from tests.unit.frames import block
 from tests.unit.guests import (
     GET_SPACE,
     HASH,
@@ -341,9 +342,9 @@ async def test_a_stranger_gets_nobody_by_what_he_says_of_his_clock_or_by_many_co
         f"{INVITE}/{n}": {"space": trap, "tokenHash": HASH} for n in range(copies)
     }
     writes = [
-        Write("create", *path.split("/"), cid_of(path), None, {
+        Write("create", *path.split("/"), cid_of(path), None, block({
             "$type": path.split("/")[0], "createdAt": CREATED_AT, **record,
-        })
+        }))
         for path, record in records.items()
     ]  # fmt: skip
     await world.show(trapper, "2222222222222", None, *writes)  # the first rev that there can be

@@ -10,6 +10,7 @@ import pytest
 
 from indexer import consumer, firehose
 from indexer import replay as module
+from indexer.firehose import Firehose
 from indexer.replay import Progress, ReplayError, replay
 from indexer.store import cursors
 from indexer.store.cursors import Cursor
@@ -65,7 +66,7 @@ async def play(
             index.db,
             SCOPE,
             prover(),
-            relay_url=relay.url,
+            source=Firehose(relay.url),
             relay=RELAY,
             first=first,
             last=last,

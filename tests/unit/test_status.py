@@ -47,6 +47,7 @@ async def test_an_empty_database_has_a_status_too(world: World) -> None:
         "daemon": {"running": False, "pid": None, "version": None, "started_at": None},
         "cursor": {"relay": RELAY, "seq": None, "time": None},
         "lag_seconds": None,
+        "pace": None,
         "records": nothing,
         "tombstones": nothing,
         "repos": {},
@@ -172,6 +173,49 @@ async def test_the_lag_is_the_age_of_the_last_frame(world: World) -> None:
     assert found["cursor"] == {"relay": RELAY, "seq": 5, "time": "2027-01-15T07:59:18.500Z"}
     assert found["lag_seconds"] == 41.5
     assert "42 s ago" in status.render(found)
+
+
+async def paced(world: World, rate: float, is_behind: bool, left: float | None) -> None:
+    async with world.db.transaction() as tx:
+        await daemon.save_pace(tx, rate=rate, is_behind=is_behind, left=left)
+
+
+async def test_a_daemon_that_catches_up_tells_its_rate_and_the_time_left(world: World) -> None:
+    await started(world)
+    await at(world, 5, None)
+    await paced(world, 104_233.44, True, 3_725.02)
+    assert (await gather(world))["pace"] is None  # it does not run
+    with daemon_lock(world.db.path):
+        found = await gather(world)
+        assert found["pace"] == {
+            "events_per_second": 104_233.4, "catching_up": True, "seconds_left": 3_725.0
+        }  # fmt: skip
+        line = "pace        104,233 events/s, catching up, 1:02:05 left\n"
+        assert line in status.render(found)
+        await paced(world, 0.04, True, None)
+        found = await gather(world)
+        assert found["pace"]["seconds_left"] is None
+        assert "0 events/s, catching up, time left unknown" in status.render(found)
+        await paced(world, 812, False, 0)
+        found = await gather(world)
+        assert found["pace"] == {
+            "events_per_second": 812, "catching_up": False, "seconds_left": 0
+        }  # fmt: skip
+        assert "812 events/s, live" in status.render(found)
+
+
+async def test_a_pace_of_a_while_ago_or_of_another_daemon_is_not_told(world: World) -> None:
+    await started(world)
+    await at(world, 5, None)
+    await paced(world, 1_000, True, 10)
+    with daemon_lock(world.db.path):
+        world.clock.now += status.PACE_LASTS + 1
+        assert (await gather(world))["pace"] is None
+        assert "\npace" not in status.render(await gather(world))
+        await at(world, 6, None)
+        assert (await gather(world))["pace"] is not None
+        await started(world)
+        assert (await gather(world))["pace"] is None
 
 
 @pytest.mark.parametrize(

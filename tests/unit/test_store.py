@@ -228,6 +228,14 @@ VERSION_2 = """
     create index invites_by_token on invites (space_uri, token_hash);
     create index verifications_by_issuer on verifications (did);
     create index verifications_by_subject on verifications (subject);
+    drop table daemon;
+    create table daemon (
+        id         integer primary key check (id = 1),
+        pid        integer not null,
+        version    text    not null,
+        relay      text    not null,
+        started_at integer not null
+    ) strict;
     pragma user_version = 2;
 """
 
@@ -236,7 +244,7 @@ def _bare(path: Path) -> list[tuple[str, str, str]]:
     """Return what a file is made of, whatever its comments."""
     with closing(sqlite3.connect(path)) as raw:
         return [
-            (kind, name, re.sub(r"\s+", " ", re.sub(r"--[^\n]*", "", sql)).replace(" )", ")"))
+            (kind, name, re.sub(r"\s*([\s),])", r"\1", re.sub(r"--[^\n]*|\s+", " ", sql)))
             for kind, name, sql in raw.execute(
                 "select type, name, sql from sqlite_schema where sql is not null order by 1, 2"
             )
@@ -267,6 +275,7 @@ async def test_a_file_of_version_2_becomes_one_of_version_3_and_knows_whose_its_
         """,
         (f"at://{ALICE}/{INVITE}/9", ALICE, tid(0), f"at://{ALICE}/a.b.c/d", "b" * 64),
     )
+    raw.execute("insert into daemon values (1, 7, '1', ?, 5)", (RELAY,))
     raw.commit()
     raw.close()
 
@@ -279,6 +288,9 @@ async def test_a_file_of_version_2_becomes_one_of_version_3_and_knows_whose_its_
             ("a", ALICE),
         ]
         assert await invite_tokens.owner(db, "a" * 64) == BOB  # as their revs say it
+        last = await daemon.load(db)
+        assert last is not None
+        assert tuple(last) == (7, "1", RELAY, 5, None, None, None)
 
 
 async def test_a_migration_that_fails_leaves_the_file_as_it_was(
@@ -787,7 +799,7 @@ async def test_repos_are_counted_by_what_is_most_telling(db: Database) -> None:
     assert await repos.count_by_state(db) == {"desynchronized": 2, "deleted": 1}
 
 
-async def test_the_counters_of_a_new_daemon_begin_at_nothing(db: Database) -> None:
+async def test_the_counters_and_the_pace_of_a_new_daemon_begin_at_nothing(db: Database) -> None:
     async def start(tx: Transaction) -> None:
         await daemon.start(tx, pid=7, version="1", relay=RELAY, now=NOW)
 
@@ -796,13 +808,14 @@ async def test_the_counters_of_a_new_daemon_begin_at_nothing(db: Database) -> No
         await daemon.save_counters(tx, "skipped", {"other_collection": 5, "unknown_type": 1})
         await daemon.save_counters(tx, "skipped", {"other_collection": 6})
         await daemon.save_counters(tx, "rejected", {"malformed": 2})
+        await daemon.save_pace(tx, rate=8.5, is_behind=True, left=None)
     assert await daemon.counters(db, "skipped") == {"other_collection": 6, "unknown_type": 1}
     async with db.transaction() as tx:
         await start(tx)
     assert await daemon.counters(db, "skipped") == {}
     started = await daemon.load(db)
     assert started is not None
-    assert tuple(started) == (7, "1", RELAY, NOW)
+    assert tuple(started) == (7, "1", RELAY, NOW, None, None, None)
 
 
 async def test_the_audit_tells_each_subject_its_story(db: Database) -> None:

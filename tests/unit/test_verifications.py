@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from indexer.events import Write
 from indexer.store import outbox
 from tests.unit.fake_pds import APPLY, DELETE, GET, LATEST, drip, hang, says, waiting
+from tests.unit.frames import block
 from tests.unit.world import (
     ALICE,
     BOB,
@@ -258,7 +259,8 @@ async def test_a_record_that_is_not_indexed_yet_is_revoked_and_born_dead(world: 
         "$type": VERIFICATION, "subject": CAROL, "handle": "carol.test", "displayName": "Carol",
         "createdAt": "2026-01-01T00:00:00.000Z",
     }  # fmt: skip
-    await world.show(ALICE, rev, None, Write("create", VERIFICATION, "one", cid, None, record))
+    write = Write("create", VERIFICATION, "one", cid, None, block(record))
+    await world.show(ALICE, rev, None, write)
     assert await live(world) == set()
     await world.show_deletions()
     assert await world.states() == {"confirmed": 1}
@@ -276,7 +278,8 @@ async def test_a_version_from_before_the_deletion_that_comes_late_is_born_dead(
     cid, rev = world.pds.write(ALICE, f"{VERIFICATION}/one", record)
     assert await world.revoke(ALICE, uri) == ([uri], {})
 
-    await world.show(ALICE, rev, since, Write("update", VERIFICATION, "one", cid, None, record))
+    write = Write("update", VERIFICATION, "one", cid, None, block(record))
+    await world.show(ALICE, rev, since, write)
 
     assert await live(world) == set()
 

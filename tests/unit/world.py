@@ -24,6 +24,7 @@ from indexer.store.db import Database
 from indexer.store.outbox import Deletion
 from indexer.store.tombstones import Tombstone
 from tests.unit.fake_pds import Commit, FakePds, cid_of, fake_pds
+from tests.unit.frames import block
 from tests.unit.keys import Key, document, jwt, service
 from tests.unit.test_identity import Directory
 from tests.unit.test_net import Host, hosting
@@ -158,7 +159,7 @@ class World:
         cid, rev = pds.write(did, f"{collection}/{rkey}", record)
         if indexed:
             await self.show(
-                did, rev, since, Write("create", collection, rkey, cid, None, record)
+                did, rev, since, Write("create", collection, rkey, cid, None, block(record))
             )  # fmt: skip
         return f"at://{did}/{collection}/{rkey}"
 
@@ -175,7 +176,7 @@ class World:
                 Write("delete", *path.split("/"), None, None, None) for path in commit.deleted
             ]
             for path, cid, record in commit.created:
-                writes.append(Write("create", *path.split("/"), cid, None, record))
+                writes.append(Write("create", *path.split("/"), cid, None, block(record)))
             await self.show(commit.did, commit.rev, commit.since, *writes)
 
     async def show_deletions(self, pds: FakePds | None = None) -> None:

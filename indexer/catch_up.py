@@ -1,0 +1,60 @@
+"""Looks at the stream now and then: its pace is for whoever asks, its catching up for the log."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from indexer import log
+from indexer.consumer import Consumer
+from indexer.pace import Look
+from indexer.syntax import parse_datetime
+
+LOOK_EVERY = 0.5  # seconds
+TELL_EVERY = 10.0  # seconds
+
+_log = log.get("catch_up")
+
+
+async def watch(consumer: Consumer, clock: Callable[[], float] = time.time) -> None:
+    """Keep `consumer.stats.pace` up to date for ever; while the index is behind, tell the log.
+
+    A daemon that is live has nothing to tell.
+    """
+    stats = consumer.stats
+    began = told = 0.0
+    frames = 0  # when it began
+    while True:
+        now, was_behind = clock(), stats.pace.is_behind
+        sent = _sent_at(consumer)
+        pace = stats.pace.seen(Look(now, stats.frames, sent, consumer.is_connected))
+        stats.pace = pace
+        seq = consumer.position and consumer.position.seq
+        if pace.is_behind and not was_behind:
+            began, frames, told = now, stats.frames, now
+            _log.info("catch_up.began", seq=seq, lag_seconds=_rounded(pace.lag))
+        elif pace.is_behind and consumer.is_connected and now - told >= TELL_EVERY:
+            told = now
+            _log.info(
+                "catch_up.advanced",
+                seq=seq,
+                lag_seconds=_rounded(pace.lag),
+                events_per_second=round(pace.rate),
+                seconds_left=_rounded(pace.left),
+            )
+        elif was_behind and not pace.is_behind:
+            _log.info(
+                "catch_up.ended", seq=seq, events=stats.frames - frames, seconds=round(now - began)
+            )
+        await asyncio.sleep(LOOK_EVERY)
+
+
+def _sent_at(consumer: Consumer) -> float | None:
+    """Return when the relay sent the newest frame, in Unix seconds; None if it did not say."""
+    try:
+        return parse_datetime((consumer.position and consumer.position.time) or "") / 1000
+    except ValueError:
+        return None
+
+
+def _rounded(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds)
