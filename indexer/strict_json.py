@@ -14,7 +14,7 @@ def parse_json(raw: bytes) -> Any:
     """
     text = raw.decode()
     try:
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
+        value = _STRICT.decode(text)
     except RecursionError:
         raise ValueError("JSON is nested too deeply") from None
     if not _is_shallow(value):
@@ -33,6 +33,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_constant)
 
 
 def _is_shallow(value: Any) -> bool:

@@ -203,6 +203,7 @@ def tid_time(rev: str) -> int:
     return value >> 10  # the low 10 bits tell clocks apart
 
 
+@lru_cache(16)  # what is checked to be an AT-URI is then taken apart; a list names one space
 def _split_at_uri(text: str) -> AtUri | None:
     match = _AT_URI.fullmatch(text) if len(text) <= MAX_AT_URI else None
     if match is None:

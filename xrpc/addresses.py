@@ -2,8 +2,10 @@
 
 import ipaddress
 from collections.abc import Iterable
+from functools import lru_cache
 
 MAX_HOPS = 10  # entries of a header that are looked at
+MAX_PEERS = 1_000  # whose addresses are remembered as they are shown
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -28,10 +30,12 @@ class Addresses:
         `forwarded` are the values of the header, in order. An entry that is no address ends the
         search: what is before it is of no worth, and the last proxy that was found is the caller.
         """
+        if not self._proxies:
+            return _shown_peer(peer or "")
         found = _parse(peer or "")
         if found is None:
             return peer or ""  # a socket without addresses
-        hops = ",".join(forwarded).split(",")[-MAX_HOPS:] if self._proxies else []
+        hops = ",".join(forwarded).split(",")[-MAX_HOPS:]
         for hop in reversed(hops):
             if not self._is_trusted(found):
                 break
@@ -52,6 +56,12 @@ def _parse(text: str) -> Address | None:
         return None
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return mapped or address
+
+
+@lru_cache(MAX_PEERS)
+def _shown_peer(peer: str) -> str:
+    address = _parse(peer)
+    return _shown(address) if address else peer  # a socket without addresses
 
 
 def _shown(address: Address) -> str:

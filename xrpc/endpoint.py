@@ -7,6 +7,7 @@ procedure, and what goes in and out, is said by its lexicon document.
 import asyncio
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -153,7 +154,9 @@ class Endpoint:
 
     def _params(self, request: Request, nsid: str) -> dict[str, Any]:
         try:
-            return self._lexicons.params(nsid, request.query_params.multi_items())
+            # As Starlette reads them, but for the maps that it makes of them.
+            query = request.scope["query_string"].decode("latin-1")
+            return self._lexicons.params(nsid, parse_qsl(query, keep_blank_values=True))
         except LexiconError as error:
             raise InvalidRequestError(str(error)) from None
 
