@@ -30,7 +30,7 @@ from scripts.bench_verify import BenchError
 from scripts.bench_xrpc_stage import Size
 from tests.e2e.daemon import Daemon
 from tests.unit.frames import SCOPE
-from tests.unit.test_net import hosting, http
+from tests.unit.http_host import hosting, http
 
 
 @dataclass(frozen=True, slots=True)
