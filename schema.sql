@@ -135,7 +135,8 @@ create table tombstones (
     check ((cause = 'revoked') = (actor is not null)),
     check ((space_uri is null) = (token_hash is null))
 ) strict, without rowid;
-create index tombstones_by_token on tombstones (space_uri, token_hash)
+-- The first revocation of a token is one seek: any number of records may carry, and have carried, it.
+create index tombstones_by_token on tombstones (space_uri, token_hash, cause, created_at)
     where token_hash is not null;
 create index tombstones_by_kind on tombstones (kind);
 
@@ -184,7 +185,8 @@ create table outbox (
     check (state <> 'sent' or commit_rev is not null)
 ) strict;
 create index outbox_due on outbox (due_at) where state in ('pending', 'sent');
-create index outbox_by_repo on outbox (did, state);
+create index outbox_by_repo on outbox (did, state, due_at);
+create index outbox_by_state on outbox (state, created_at);
 
 -- Who did what, for good: revocations, and what operators did at the terminal.
 create table audit (

@@ -141,7 +141,7 @@ async def load_tokens(tx: Transaction, part: Slice, tokens: Iterable[Token]) -> 
     """Load the revocations of these invite tokens."""
     for stone in await tombstones.revoked_tokens(tx, tokens):
         if stone.space_uri and stone.token_hash:
-            part.revoked_tokens.setdefault((stone.space_uri, stone.token_hash), stone)
+            part.revoked_tokens[stone.space_uri, stone.token_hash] = stone
 
 
 async def save(tx: Transaction, part: Slice, now: int) -> None:

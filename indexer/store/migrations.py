@@ -31,7 +31,7 @@ MIGRATIONS: Mapping[int, str] = {
         ) strict, without rowid;
     """,
     # Invites are redeemed; invites and verifications are listed; who is not active is asked for;
-    # the daemon tells how fast it reads.
+    # the daemon tells how fast it reads; no query grows with what is done.
     2: """
         drop index invites_by_token;
         create index invites_by_token on invites (token_hash, space_uri);
@@ -70,6 +70,12 @@ MIGRATIONS: Mapping[int, str] = {
             ) group by token_hash, space_uri order by min(rev);
         create index repos_to_ask on repos (resync_due_at)
             where sync = 'desynchronized' and hosting not in ('active', 'deleted');
+        drop index tombstones_by_token;
+        create index tombstones_by_token on tombstones (space_uri, token_hash, cause, created_at)
+            where token_hash is not null;
+        drop index outbox_by_repo;
+        create index outbox_by_repo on outbox (did, state, due_at);
+        create index outbox_by_state on outbox (state, created_at);
         alter table daemon add column rate real;
         alter table daemon add column is_behind integer check (is_behind in (0, 1));
         alter table daemon add column seconds_left real;

@@ -87,7 +87,9 @@ async def due_repos(db: Reader, now: int, limit: int) -> list[str]:
     """Return the repos that have something to do, the longest waiting first."""
     rows = await db.all(
         """
-        select did from outbox where state in ('pending', 'sent') and due_at <= :now
+        -- Left to itself, SQLite goes through all that wait, also those that were put off.
+        select did from outbox indexed by outbox_due
+        where state in ('pending', 'sent') and due_at <= :now
         group by did order by min(due_at) limit :limit
         """,
         {"now": now, "limit": limit},
@@ -131,7 +133,7 @@ async def mark_sent(
         """
         update outbox set state = 'sent', commit_rev = :rev, attempts = 0, error = null,
                           due_at = :check_at, updated_at = :now
-        where uri = :uri and state in ('pending', 'blocked') and :rev > record_rev
+        where uri = :uri and +state in ('pending', 'blocked') and :rev > record_rev
         """,
         [{"uri": uri, "rev": commit_rev, "check_at": check_at, "now": now} for uri in uris],
     )
@@ -146,7 +148,7 @@ async def mark_confirmed(tx: Transaction, deletions: Iterable[tuple[str, str]], 
         """
         update outbox set state = 'confirmed', error = null, updated_at = :now,
                           commit_rev = max(coalesce(commit_rev, ''), :rev)
-        where uri = :uri and state in ('pending', 'sent', 'blocked') and :rev > record_rev
+        where uri = :uri and +state in ('pending', 'sent', 'blocked') and :rev > record_rev
         """,
         [{"uri": uri, "rev": rev, "now": now} for uri, rev in deletions],
     )
@@ -157,7 +159,7 @@ async def mark_gone(tx: Transaction, uris: Iterable[str], now: int) -> None:
     await tx.execute_many(
         """
         update outbox set state = 'confirmed', error = null, updated_at = :now
-        where uri = :uri and state in ('pending', 'sent', 'blocked')
+        where uri = :uri and +state in ('pending', 'sent', 'blocked')
         """,
         [{"uri": uri, "now": now} for uri in uris],
     )
@@ -169,7 +171,7 @@ async def mark_failed(
     await tx.execute_many(
         """
         update outbox set due_at = :retry_at, error = :error, updated_at = :now
-        where uri = :uri and state in ('pending', 'sent')
+        where uri = :uri and +state in ('pending', 'sent')
         """,
         [{"uri": uri, "error": error, "retry_at": retry_at, "now": now} for uri in uris],
     )
@@ -180,7 +182,7 @@ async def postpone(tx: Transaction, did: str, error: str, *, now: int, retry_at:
     return await tx.execute(
         """
         update outbox set due_at = :retry_at, error = :error, updated_at = :now
-        where did = :did and state in ('pending', 'sent') and due_at <= :now
+        where did = :did and +state in ('pending', 'sent') and due_at <= :now
         """,
         {"did": did, "error": error, "retry_at": retry_at, "now": now},
     )
@@ -211,12 +213,13 @@ async def unblock_repo(tx: Transaction, did: str, now: int) -> int:
 
 async def retry(tx: Transaction, uris: Sequence[str] | None, now: int) -> int:
     """Make rows due at once: these, or all that wait; return how many."""
-    chosen = "" if uris is None else "and uri in (select value from json_each(:uris))"
+    chosen = "true" if uris is None else "uri in (select value from json_each(:uris))"
     return await tx.execute(
         f"""
         update outbox set state = case when state = 'sent' then state else 'pending' end,
                           attempts = 0, due_at = :now, updated_at = :now
-        where state in ('pending', 'sent', 'blocked') {chosen}
+        -- Not by the state: that would be all that wait, however few are chosen.
+        where {chosen} and +state in ('pending', 'sent', 'blocked')
         """,  # noqa: S608
         {"now": now, "uris": json_list(uris or ())},
     )
@@ -227,7 +230,7 @@ async def drop(tx: Transaction, uri: str, reason: str, now: int) -> bool:
     changed = await tx.execute(
         """
         update outbox set state = 'dropped', error = :reason, updated_at = :now
-        where uri = :uri and state in ('pending', 'sent', 'blocked')
+        where uri = :uri and +state in ('pending', 'sent', 'blocked')
         """,
         {"uri": uri, "reason": reason, "now": now},
     )
@@ -255,8 +258,10 @@ async def oldest_by_state(db: Reader) -> dict[str, int]:
     """Return when the oldest row of each state was made, in Unix ms, for those not done."""
     rows = await db.all(
         """
-        select state, min(created_at) as created_at from outbox
-        where state in ('pending', 'sent', 'blocked') group by state
-        """
+        select value as state,
+               (select min(created_at) from outbox where state = value) as created_at
+        from json_each(:states) where created_at is not null
+        """,
+        {"states": json_list(UNDONE)},
     )
     return {row["state"]: row["created_at"] for row in rows}

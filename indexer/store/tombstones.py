@@ -48,12 +48,16 @@ async def load(db: Reader, uris: Iterable[str]) -> list[Tombstone]:
 
 
 async def revoked_tokens(db: Reader, tokens: Iterable[tuple[str, str]]) -> list[Tombstone]:
-    """Return the revocations of these (space URI, token hash), the earliest first."""
+    """Return the first revocation of each of these (space URI, token hash) that was revoked."""
     rows = await db.all(
         f"""
         select {_COLUMNS} from json_each(:tokens) as asked
-        join tombstones on space_uri = asked.value ->> 0 and token_hash = asked.value ->> 1
-        where cause = 'revoked' order by created_at, uri, cid
+        join tombstones on (uri, cid) = (
+            select uri, cid from tombstones
+            where space_uri = asked.value ->> 0 and token_hash = asked.value ->> 1
+                and cause = 'revoked'
+            order by created_at, uri, cid limit 1
+        )
         """,  # noqa: S608
         {"tokens": json.dumps(list(tokens))},
     )

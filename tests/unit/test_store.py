@@ -226,6 +226,12 @@ VERSION_2 = """
     drop index verifications_by_issuer;
     drop index verifications_by_subject;
     drop index verifications_by_both;
+    drop index tombstones_by_token;
+    drop index outbox_by_repo;
+    drop index outbox_by_state;
+    create index tombstones_by_token on tombstones (space_uri, token_hash)
+        where token_hash is not null;
+    create index outbox_by_repo on outbox (did, state);
     create index invites_by_token on invites (space_uri, token_hash);
     create index verifications_by_issuer on verifications (did);
     create index verifications_by_subject on verifications (subject);
@@ -483,7 +489,7 @@ async def test_an_advance_reaches_every_version_and_never_goes_back(db: Database
     assert sorted(found.rev for found in await buried(db)) == [tid(5), tid(9)]
 
 
-async def test_only_revoked_tokens_are_revoked_and_the_earliest_comes_first(db: Database) -> None:
+async def test_of_a_tokens_revocations_the_first_is_the_one_that_counts(db: Database) -> None:
     space = f"at://{ALICE}/rsvp.atmo.space/x"
     token = {"space_uri": space, "token_hash": hash_of("x"), "kind": "invite"}
     async with db.transaction() as tx:
@@ -496,7 +502,7 @@ async def test_only_revoked_tokens_are_revoked_and_the_earliest_comes_first(db: 
             ],
         )
     found = await tombstones.revoked_tokens(db, [(space, hash_of("x")), (space, hash_of("y"))])
-    assert [one.cid for one in found] == ["c2", "c1"]
+    assert [one.cid for one in found] == ["c2"]
     assert len(await tombstones.with_token(db, space, hash_of("x"))) == 3
 
 
