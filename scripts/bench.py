@@ -8,6 +8,7 @@ from pathlib import Path
 
 from scripts.bench_firehose import firehose
 from scripts.bench_relay import MILLION
+from scripts.bench_scale import scale
 from scripts.bench_verify import BenchError, verify
 from scripts.bench_xrpc import xrpc
 
@@ -53,7 +54,14 @@ def main() -> int:
     calls.add_argument(
         "--rounds", type=_count, default=3, help="runs of each kind of call (3); a round takes 45 s"
     )
-    for each in (one, stream, calls):
+    sizes = benches.add_parser("scale", help="calls of methods on a large index and a small one")
+    sizes.add_argument(
+        "--rounds",
+        type=_count,
+        default=10,
+        help="turns of each kind of call (10); a round takes 15 s",
+    )
+    for each in (one, stream, calls, sizes):
         each.add_argument("--json", action="store_true", help="end with one line of JSON")
     arguments = parser.parse_args()
     match arguments.bench:
@@ -61,6 +69,8 @@ def main() -> int:
             measuring = verify(arguments.rounds)
         case "xrpc":
             measuring = xrpc(arguments.rounds)
+        case "scale":
+            measuring = scale(arguments.rounds)
         case _:
             measuring = firehose(
                 arguments.rounds, arguments.ours, quick=arguments.quick, plot=arguments.plot
