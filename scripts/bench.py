@@ -11,6 +11,7 @@ from scripts.bench_firehose import firehose
 from scripts.bench_fresh import fresh
 from scripts.bench_memory import memory
 from scripts.bench_relay import MILLION
+from scripts.bench_scale import scale
 from scripts.bench_verify import BenchError, verify
 from scripts.bench_xrpc import xrpc
 
@@ -71,7 +72,14 @@ def main() -> int:
     behind.add_argument(
         "--frames", type=_count, default=MILLION, help="frames that it has missed (a million)"
     )
-    for each in (one, stream, calls, held, soon, behind):
+    sizes = benches.add_parser("scale", help="calls of methods on a large index and a small one")
+    sizes.add_argument(
+        "--rounds",
+        type=_count,
+        default=10,
+        help="turns of each kind of call (10); a round takes 15 s",
+    )
+    for each in (one, stream, calls, held, soon, behind, sizes):
         each.add_argument("--json", action="store_true", help="end with one line of JSON")
     arguments = parser.parse_args()
     match arguments.bench:
@@ -85,6 +93,8 @@ def main() -> int:
             measuring = fresh(arguments.rounds)
         case "catch-up":
             measuring = catch_up(arguments.frames, MILLION // 1_000)
+        case "scale":
+            measuring = scale(arguments.rounds)
         case _:
             measuring = firehose(
                 arguments.rounds, arguments.ours, quick=arguments.quick, plot=arguments.plot

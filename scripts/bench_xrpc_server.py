@@ -36,10 +36,10 @@ class Served:
     port: int
     process: Process
 
-    async def fast(self, requests: Sequence[bytes]) -> Run:
+    async def fast(self, requests: Sequence[bytes], connections: int = CONNECTIONS) -> Run:
         """Call it as fast as it answers."""
         before = await self._cpu()
-        took = await as_fast_as_possible(self.port, requests, CONNECTIONS)
+        took = await as_fast_as_possible(self.port, requests, connections)
         return Run(took, await self._cpu() - before)
 
     async def paced(self, requests: Sequence[bytes], per_second: float) -> Run:

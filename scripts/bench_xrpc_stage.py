@@ -32,6 +32,7 @@ HOST = "rescind.example"
 START = 1_735_689_600_000  # Unix ms; the first record's
 LIFE = 3_000  # seconds that a token lives: a round is over long before
 BATCH = 2_000  # invites that are written in one go
+OPERATORS = 100  # accounts: one may call only so often
 
 _PLC, _LETTERS = "did:plc:", "abcdefghij"
 FEW, MANY = "few", "many"  # an owner's spaces
@@ -91,11 +92,16 @@ def _key(did: str) -> Key:
     return Key(ec.derive_private_key(secret, ec.SECP256K1()), *K256)
 
 
+def operators() -> list[Owner]:
+    return [Owner(10**9 + number) for number in range(OPERATORS)]
+
+
 def settings(db: Path) -> Settings:
-    """Return what the daemon would run with by default, on this file."""
+    """Return what the daemon would run with, on this file: the defaults, and some operators."""
     return Settings.load(
         {"db": db, "plc": "https://plc.example", "public_url": f"https://{HOST}"}
         | {"secret_key": "5" * 64, "log_level": "info"}
+        | {"operators": ",".join(owner.did for owner in operators())}
     )
 
 
@@ -152,7 +158,7 @@ def answer(path: str, pds: str = PDS) -> dict[str, Any]:
 def listing(owners: Iterable[Owner], name: str) -> list[bytes]:
     """Return a call of `invite.list` of each, as it goes over the wire."""
     return [
-        _request(owner, LIST, f"?spaceUri={quote(owner.space(name), safe='')}", None)
+        request(owner, LIST, f"?spaceUri={quote(owner.space(name), safe='')}", None)
         for owner in owners
     ]
 
@@ -164,14 +170,20 @@ def revoking(owners: Sequence[Owner], name: str, number: int) -> list[bytes]:
         index, who = divmod(call, len(owners))
         owner = owners[who]
         body = {"spaceUri": owner.space(name), "tokenHash": owner.token_hash(name, index)}
-        calls.append(_request(owner, REVOKE, "", body))
+        calls.append(request(owner, REVOKE, "", body))
     return calls
 
 
-def _request(owner: Owner, nsid: str, query: str, body: dict[str, Any] | None) -> bytes:
+def request(
+    owner: Owner, nsid: str, query: str, body: dict[str, Any] | None, life: int = LIFE
+) -> bytes:
+    """Return a call of a query, or with a body of a procedure, as it goes over the wire.
+
+    Its token is good for `life` seconds; a caller may have only so many that are good for long.
+    """
     now = int(time.time())
     claims = {
-        "iat": now, "iss": owner.did, "aud": f"did:web:{HOST}", "exp": now + LIFE, "lxm": nsid,
+        "iat": now, "iss": owner.did, "aud": f"did:web:{HOST}", "exp": now + life, "lxm": nsid,
         "jti": f"{next(_serial):032x}",
     }  # fmt: skip
     token = jwt(owner.key, {"typ": "JWT", "alg": "ES256K"}, claims)

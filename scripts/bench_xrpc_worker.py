@@ -57,7 +57,7 @@ class Idle:
 
 
 async def serve_rescind(file: Path) -> None:
-    """Serve what `rescind run` serves, with its publisher beside it."""
+    """Serve what `rescind run` serves, with what works beside it."""
     made = settings(file)
     log.configure(made.log_level, "json")
     client = httpx.AsyncClient(transport=httpx.MockTransport(_answer))
@@ -73,13 +73,14 @@ async def serve_rescind(file: Path) -> None:
         services = Services(made, db, make_scope(made), resolver, pds, sessions, publisher)
         counts, stream = Counts(), Idle()
         metrics = Metrics(db, stream, auth.failures, counts)
-        publishing = asyncio.create_task(publisher.run())
+        working = [asyncio.create_task(work) for work in (publisher.run(), db.keep_folding())]
         try:
             app = create_app(services, auth, stream, counts, metrics)
             await _serve(app, made, counts)
         finally:
-            publishing.cancel()
-            await asyncio.gather(publishing, return_exceptions=True)
+            for task in working:
+                task.cancel()
+            await asyncio.gather(*working, return_exceptions=True)
 
 
 async def serve_bare(file: Path) -> None:

@@ -14,7 +14,7 @@ from xrpc.services import Call, Services
 from xrpc.verification_views import verification_views
 
 ANSWER_WITHIN = 8.0  # seconds; a PDS that proxies the call gives up after 10
-LOOK_AT = 101  # rows at once: a full page, and whether there is more
+LOOK_AT = 101  # rows at once, after a first look at no more than the page takes
 MAX_PAIRS = 100  # of an issuer and a subject that are looked up as such; SQLite joins 500 ranges
 MAX_LOOKS = 10  # a call; where most rows are not to be shown, a page may be short, or even empty
 
@@ -80,17 +80,19 @@ async def _page(
     Bounded: strangers may have written any number of rows that are not to be shown.
     """
     shown: list[Row] = []
+    look_at = min(limit + 1, LOOK_AT)  # a full page, and whether there is more
     for _ in range(MAX_LOOKS):
-        found = await verifications.read(db, span, LOOK_AT)
+        found = await verifications.read(db, span, look_at)
         for row, is_active in found:
             if not is_active or (issuers and row.did not in issuers):
                 continue
             if len(shown) == limit:
                 return shown, _key(shown[-1])
             shown.append(row)
-        if len(found) < LOOK_AT:
+        if len(found) < look_at:
             return shown, None
         span = _behind(span, _key(found[-1][0]))
+        look_at = LOOK_AT
     return shown, _key(found[-1][0])
 
 

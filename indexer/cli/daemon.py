@@ -122,6 +122,7 @@ async def _daemon(
         try:
             async with asyncio.TaskGroup() as tasks:
                 working = [
+                    tasks.create_task(db.keep_folding(), name="database"),
                     tasks.create_task(consumer.run(), name="consumer"),
                     tasks.create_task(catch_up.watch(consumer), name="catch_up"),
                     tasks.create_task(publisher.run(), name="publisher"),

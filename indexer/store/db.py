@@ -14,7 +14,8 @@ from indexer.store.migrations import MIGRATIONS, SCHEMA_VERSION, schema
 
 BUSY_TIMEOUT = 10.0  # seconds; `rescind replay` and `login` write to the same file
 CACHE_KIB = 32_768
-CHECKPOINT_PAGES = 4_000  # the WAL is folded in at about 16 MB
+FOLD_EVERY = 1.0  # seconds between checkpoints of a daemon, beside what it reads and writes
+CHECKPOINT_PAGES = 16_000  # a commit that finds a WAL of about 64 MB folds it in itself
 
 Params = Mapping[str, Any]
 Row = sqlite3.Row
@@ -117,6 +118,16 @@ class Database:
             yield Aside(connection)
         finally:
             await connection.close()
+
+    async def keep_folding(self) -> None:
+        """Fold the WAL into the file time and again, so that hardly any commit has to do it.
+
+        A commit would wait for pages all over a large file to be on the disk.
+        """
+        async with self.aside() as connection:
+            while True:
+                await asyncio.sleep(FOLD_EVERY)
+                await connection.all("pragma wal_checkpoint(passive)")  # waits for nobody
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:

@@ -108,7 +108,7 @@ async def read(db: Reader, span: Span, limit: int) -> list[tuple[Row, bool]]:
 
 
 def read_statement(span: Span, limit: int) -> tuple[str, dict[str, object]]:
-    """Return what `read` asks: a search of an index for each DID and state, cut at the limit."""
+    """Return what `read` asks: a search of an index for each DID and state, merged to the limit."""
     way = "desc" if span.newest_first else "asc"
     named = [f"{span.by} = :did_{n}" for n in range(len(span.dids))] if span.by else ["true"]
     if span.issuers:
@@ -116,13 +116,11 @@ def read_statement(span: Span, limit: int) -> tuple[str, dict[str, object]]:
         named = [f"{who} and {writer}" for who in named for writer in writers]
     ranges = [
         f"""
-        select * from (
             select created_at, uri from verifications
             where {who} and revoked = {int(state)}
                 and (created_at, uri) > (:after_at, :after_uri)
                 and (created_at, uri) < (:before_at, :before_uri)
-            order by created_at {way}, uri {way} limit :limit
-        )"""  # noqa: S608
+        """  # noqa: S608
         for who in named
         for state in span.revoked
     ]

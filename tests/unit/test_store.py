@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import shutil
 import sqlite3
 import sys
 from collections.abc import AsyncIterator
@@ -149,6 +150,35 @@ async def test_a_file_is_not_made_where_one_is_expected(tmp_path: Path) -> None:
     assert not path.exists()
     await (await Database.open(path)).close()
     await (await Database.open(path, create=False)).close()
+
+
+async def test_what_is_written_is_folded_into_the_file_beside_readers_and_a_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FOLD_EVERY", 0.01)
+    path, copy = tmp_path / "test.db", tmp_path / "copy.db"
+
+    async def folded() -> int | None:
+        """Return what is in the file alone, without its WAL."""
+        shutil.copy(path, copy)
+        async with await Database.open(copy) as alone:
+            cursor = await cursors.load(alone, RELAY)
+        return cursor.seq if cursor else None
+
+    async with await Database.open(path) as db:
+        folding = asyncio.create_task(db.keep_folding())
+        for seq in (7, 8):
+            async with db.transaction() as tx:
+                await cursors.save(tx, RELAY, Cursor(seq, None))
+            async with db.transaction() as tx:
+                await cursors.save(tx, RELAY, Cursor(9, None))
+                async with asyncio.timeout(10):
+                    while await folded() != seq:
+                        assert not folding.done()
+                        await asyncio.sleep(0.01)
+                await cursors.save(tx, RELAY, Cursor(seq, None))
+        folding.cancel()
+        await asyncio.gather(folding, return_exceptions=True)
 
 
 # --- migrations ---
