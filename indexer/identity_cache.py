@@ -54,6 +54,9 @@ class Cache(Generic[V]):
         self._flights: dict[str, asyncio.Task[_Entry[V]]] = {}  # whose answers will be kept
         self._tasks: set[asyncio.Task[_Entry[V]]] = set()  # these, and the forgotten ones
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._entries
+
     async def get(self, key: str, refresh: bool) -> V:
         """Return the answer, or raise it; `refresh` asks anew, but for `REFRESH_PAUSE`."""
         entry = self._entries.get(key)

@@ -78,7 +78,8 @@ class IdentityResolver:
         `identity_cache.REFRESH_PAUSE` seconds for one DID; in between, the remembered answer is
         given.
         """
-        self._document_url(did)  # what cannot be asked for takes no place in the cache
+        if did not in self._identities:
+            self._document_url(did)  # what cannot be asked for takes no place in the cache
         return await self._identities.get(did, refresh)
 
     async def resolve_handle(self, handle: str) -> str:

@@ -27,15 +27,13 @@ def _integer(schema: Schema, _: Checks) -> Check:
     choose = _choice(schema)
 
     def check(value: Any, _: int) -> int:
-        # In Python, and only there, True is an integer too.
-        if not isinstance(value, int) or isinstance(value, bool):
+        if type(value) is not int:  # in Python, and only there, True is an integer too
             raise LexiconError("", "must be an integer")
-        if not -(2**63) <= value < 2**63:
-            raise LexiconError("", "must be an integer of at most 64 bits")
-        if value < least:
-            raise LexiconError("", f"must be {least} or more")
-        if value > most:
-            raise LexiconError("", f"must be {most} or less")
+        if not least <= value <= most:
+            if not -(2**63) <= value < 2**63:
+                raise LexiconError("", "must be an integer of at most 64 bits")
+            limit = f"{least} or more" if value < least else f"{most} or less"
+            raise LexiconError("", f"must be {limit}")
         if choose:
             choose(value)
         return value

@@ -38,8 +38,7 @@ class Space:
     created_at: int  # Unix ms
 
 
-@dataclass(frozen=True, slots=True)
-class Invite:
+class Invite(NamedTuple):
     space_uri: str
     token_hash: str  # SHA-256 of the token, 64 lower-case hex digits
     kind: str  # join, read or read-join

@@ -17,7 +17,8 @@ def parse_json(raw: bytes) -> Any:
         value = _STRICT.decode(text)
     except RecursionError:
         raise ValueError("JSON is nested too deeply") from None
-    if not _is_shallow(value):
+    # What has few brackets can't be deep: most texts need not be walked through.
+    if text.count("{") + text.count("[") > MAX_JSON_DEPTH and not _is_shallow(value):
         raise ValueError("JSON is nested too deeply")
     if "\\u" in text:  # only an escape can make a lone surrogate
         json.dumps(value, ensure_ascii=False).encode()

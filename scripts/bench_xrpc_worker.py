@@ -27,7 +27,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from indexer import log
+from indexer import garbage, log
 from indexer.cli.base import make_scope
 from indexer.config import Settings
 from indexer.identity_resolver import IdentityResolver
@@ -140,6 +140,7 @@ SERVERS = {"rescind": serve_rescind, "bare": serve_bare, "asgi": serve_asgi}
 def main() -> None:
     if len(sys.argv) != 3 or sys.argv[1] not in SERVERS:
         sys.exit(__doc__)
+    garbage.settle()  # as `rescind` does
     asyncio.run(SERVERS[sys.argv[1]](Path(sys.argv[2])))
 
 

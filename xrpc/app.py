@@ -27,7 +27,7 @@ from xrpc.wellknown import well_known_routes
 CORS_MAX_AGE = 86_400  # seconds that a browser may remember a preflight
 
 _NOT_CACHED = {"cache-control": "no-store"}
-_VERBS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+_VERBS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]  # each is told what it takes
 
 
 def create_app(

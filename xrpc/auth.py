@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from indexer import keys
 from indexer.identity import IdentityError
@@ -212,8 +212,7 @@ class _Refused(Exception):
         self.reason: Reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class _Token:
+class _Token(NamedTuple):
     """A token that is well formed, with all its types checked; nothing of it is proven yet."""
 
     alg: str

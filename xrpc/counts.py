@@ -28,4 +28,6 @@ class Counts:
 
     def called(self, method: str, status: int, seconds: float) -> None:
         self.calls[method, status] += 1
-        self.seconds.setdefault(method, Distribution(SECONDS)).add(seconds)
+        if method not in self.seconds:
+            self.seconds[method] = Distribution(SECONDS)
+        self.seconds[method].add(seconds)

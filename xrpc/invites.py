@@ -5,9 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from indexer import log
-from indexer import slice as slices
 from indexer.records import Invite
-from indexer.store import audit, invite_tokens, invites, spaces, tombstones
+from indexer.store import audit, invite_tokens, invites, outbox, spaces, tombstones
 from indexer.store.db import Transaction
 from indexer.store.tombstones import Tombstone
 from indexer.syntax import format_datetime, parse_at_uri
@@ -41,9 +40,9 @@ async def create(services: Services, call: Call) -> dict[str, Any]:
     space = await find_own(services, call, "invite to it")
     expires_at, max_uses = wanted.get("expiresAt"), wanted.get("maxUses")
     if expires_at is not None and expires_at <= now:
-        raise InvalidRequestError("expiresAt: must be in the future, in Unix milliseconds")
+        raise InvalidRequestError("expiresAt must be in the future, in Unix milliseconds")
     if max_uses is not None and max_uses > MAX_USES:
-        raise InvalidRequestError(f"maxUses: must be {MAX_USES} or less; leave it out for no limit")
+        raise InvalidRequestError(f"maxUses must be {MAX_USES} or less; leave it out for no limit")
     token = new_token()
     fields = {
         "space": space.uri,
@@ -58,9 +57,8 @@ async def create(services: Services, call: Call) -> dict[str, Any]:
     value = {"$type": collection} | {name: v for name, v in fields.items() if v is not None}
     record = NewRecord(space.did, collection, services.tids.next(now), value)
     session = await creating.session_of(services, space.did)
-    async with services.db.transaction() as tx:
-        # Before anybody can read the hash, so that nobody can be first to use it elsewhere.
-        await invite_tokens.note(tx, [(space.uri, hash_of(token))])
+    # Before anybody can read the hash, so that nobody can be first to use it elsewhere.
+    await services.db.write(lambda tx: invite_tokens.note(tx, [(space.uri, hash_of(token))]))
     [row] = await creating.create(services, session, [record], call.arrived)
     assert isinstance(row.fields, Invite)  # noqa: S101 (what an invite's record is read as)
     _log.info("invite.created", uri=row.uri, space=space.uri)
@@ -81,11 +79,12 @@ async def revoke(services: Services, call: Call) -> dict[str, Any]:
         # Before the hash is looked up, so that nobody can probe for it.
         raise ForbiddenError("only the owner of a space may revoke its invites")
     now = services.now()
-    async with services.db.transaction() as tx:
-        is_first = await lay_tombstones(tx, space_uri, token_hash, call.caller.did, now)
+    is_first = await services.db.write(
+        lambda tx: lay_tombstones(tx, space_uri, token_hash, call.caller.did, now)
+    )
     if is_first:
         _log.info("invite.revoked", space=space_uri, token_hash=token_hash, actor=call.caller.did)
-    services.publisher.nudge()
+    services.publisher.nudge(call.caller.did)
     return {"ok": True}
 
 
@@ -133,30 +132,29 @@ async def lay_tombstones(
     buried = await tombstones.with_token(tx, space_uri, token_hash)
     if not carried and not buried:
         raise NotFoundError("this space has no invite with this hash")
-    uris = {row.uri for row in carried} | {stone.uri for stone in buried}
-    part = await slices.load(tx, (), uris)
-    for stone in buried:
-        part.bury(replace(stone, cause="revoked", actor=actor, created_at=now))
-    for row in carried:
-        part.put_row(row._replace(revoked=True))
-        part.bury(
-            Tombstone(
-                uri=row.uri,
-                cid=row.cid,
-                kind="invite",
-                did=row.did,
-                rev=row.rev,
-                cause="revoked",
-                actor=actor,
-                reason=None,
-                created_at=now,
-                space_uri=space_uri,
-                token_hash=token_hash,
-            )
+    stones = [replace(stone, cause="revoked", actor=actor, created_at=now) for stone in buried]
+    stones += [
+        Tombstone(
+            uri=row.uri,
+            cid=row.cid,
+            kind="invite",
+            did=row.did,
+            rev=row.rev,
+            cause="revoked",
+            actor=actor,
+            reason=None,
+            created_at=now,
+            space_uri=space_uri,
+            token_hash=token_hash,
         )
-        part.publish(row.uri, row.rev)
-    await slices.save(tx, part, now)
-    await audit.write(tx, actor, "invite.revoke", sorted(uris), None, now)
+        for row in carried
+    ]
+    await tombstones.save(tx, stones)
+    await invites.mark_revoked(tx, [row.uri for row in carried])
+    await outbox.enqueue(tx, [(row.uri, row.rev) for row in carried], now)
+    await audit.write(
+        tx, actor, "invite.revoke", sorted({stone.uri for stone in stones}), None, now
+    )
     return True
 
 
@@ -184,7 +182,7 @@ def _datetime(ms: int) -> str:
         return format_datetime(ms)
     except ValueError:
         raise InvalidRequestError(
-            "expiresAt: must be Unix milliseconds, up to the year 9999"
+            "expiresAt must be Unix milliseconds, up to the year 9999"
         ) from None
 
 

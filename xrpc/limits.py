@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from indexer.config import Settings
 from xrpc.errors import AuthRequiredError, NotEnoughResourcesError, RateLimitExceededError
@@ -38,8 +39,7 @@ class Rate:
     window: int
 
 
-@dataclass(frozen=True, slots=True)
-class Bucket:
+class Bucket(NamedTuple):
     """What a caller has left: `tokens` calls, as of a moment."""
 
     rate: Rate

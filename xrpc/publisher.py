@@ -5,9 +5,9 @@ any point repeats a step that does no harm: a deletion of what is gone is no cha
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterable
-from math import ceil
 from weakref import WeakValueDictionary
 
 from indexer import log
@@ -15,7 +15,7 @@ from indexer.health import HostHealth
 from indexer.identity import IdentityError
 from indexer.identity_resolver import IdentityResolver
 from indexer.store import outbox, tombstones
-from indexer.store.db import Database, Reader
+from indexer.store.db import Database, Reader, Transaction
 from indexer.store.outbox import Deletion
 from indexer.store.tombstones import is_revoked
 from xrpc.pds import (
@@ -30,7 +30,7 @@ from xrpc.pds import (
 from xrpc.sessions import NoSessionError, Session, Sessions
 from xrpc.writing import has_moved, is_about_records, with_session
 
-REST = 0.1  # seconds; a look goes through all that is due, so however many ask, one does for them
+REST = 0.1  # seconds between the starts of what is nudged, so that one repo's come together
 POLL = 2.0  # seconds between looks at the outbox; `rescind login` and `retry` write to it too
 LEASE = 120.0  # seconds; a claim falls due again after this, even if we crash
 CONFIRM_WITHIN = 60.0  # seconds for the firehose to show a deletion, before the PDS is asked
@@ -62,6 +62,8 @@ class Publisher:
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._slots = asyncio.Semaphore(MAX_REPOS)
         self._wake = asyncio.Event()
+        self._nudged: dict[str, None] = {}  # repos, in their order
+        self._look_at = -math.inf  # the event loop's time, in seconds
         self._group: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
@@ -74,9 +76,8 @@ class Publisher:
             while True:
                 self._wake.clear()
                 running = {did: task for did, task in running.items() if not task.done()}
-                # Those under way may wait for a slow host: they must not hide the others.
-                limit = SPREAD + len(running)
-                for did in await outbox.due_repos(self._db, self._now(), limit):
+                nudged, self._nudged = self._nudged, {}
+                for did in (*await self._due(len(running)), *nudged):
                     if did not in running:
                         running[did] = self._group.create_task(self.publish_repo(did))
                 try:
@@ -86,8 +87,24 @@ class Publisher:
                     continue
                 await asyncio.sleep(REST)
 
-    def nudge(self) -> None:
-        """Look at the outbox soon: within `REST` if nothing else is under way."""
+    async def _due(self, running: int) -> list[str]:
+        """Look, but not too often, which repos have something to do."""
+        now = asyncio.get_running_loop().time()
+        if now < self._look_at:
+            return []
+        self._look_at = now + POLL
+        # Those under way may wait for a slow host: they must not hide the others.
+        return await outbox.due_repos(self._db, self._now(), SPREAD + running)
+
+    def nudge(self, did: str | None = None) -> None:
+        """Publish soon, within `REST` if nothing else is under way, what is due of this repo.
+
+        Without one, see which repos have something to do.
+        """
+        if did is None:
+            self._look_at = -math.inf
+        else:
+            self._nudged[did] = None
         self._wake.set()
 
     async def publish(self, dids: Iterable[str], within: float) -> None:
@@ -127,21 +144,23 @@ class Publisher:
                 return False
             if checks := await self._claim(did, "sent"):
                 return await self._check(pds, checks)
+            if not await outbox.is_due(self._db, did, "pending", self._now()):
+                return False
             try:
                 session = await self._sessions.get(did)
             except NoSessionError as reason:
                 return await self._block(did, str(reason))
             claimed = await self._claim(did, "pending")
-            if not claimed:
-                return False
-            return await self._delete(pds, session, claimed)
+            return await self._delete(pds, session, claimed) if claimed else False
 
     async def _claim(self, did: str, state: str) -> list[Deletion]:
         now = self._now()
-        async with self._db.transaction() as tx:
-            return await outbox.claim(
-                tx, did, state, now=now, until=now + int(LEASE * 1000), limit=MAX_WRITES
-            )
+        if not await outbox.is_due(self._db, did, state, now):
+            return []
+        until = now + int(LEASE * 1000)
+        return await self._db.write(
+            lambda tx: outbox.claim(tx, did, state, now=now, until=until, limit=MAX_WRITES)
+        )
 
     async def _delete(self, pds: str, session: Session, rows: list[Deletion]) -> bool:
         """Delete what was claimed, after a refresh of the session if it has run out.
@@ -200,12 +219,15 @@ class Publisher:
 
     async def _sent(self, uris: list[str], rev: str) -> None:
         now = self._now()
-        async with self._db.transaction() as tx:
-            check_at = now + int(CONFIRM_WITHIN * 1000)
+        check_at = now + int(CONFIRM_WITHIN * 1000)
+
+        async def note(tx: Transaction) -> None:
             await outbox.mark_sent(tx, uris, rev, now=now, check_at=check_at)
             # What was written before this deletion is gone with it, also what is still to come
             # on the firehose; what is written later is a new grant.
             await tombstones.advance(tx, uris, rev)
+
+        await self._db.write(note)
         _log.info("publish.sent", count=len(uris), rev=rev, uri=uris[0])
 
     async def _gone(self, pds: str, target: Target) -> None:
@@ -256,7 +278,7 @@ class Publisher:
         if retry_at is None:
             attempts = max(row.attempts for row in rows)
             own = self._clock() + self._health.delay(attempts)
-            retry_at = ceil(max(own, self._health.until(pds)) * 1000)
+            retry_at = math.ceil(max(own, self._health.until(pds)) * 1000)
         now = self._now()
         async with self._db.transaction() as tx:
             await outbox.mark_failed(
@@ -277,7 +299,7 @@ class Publisher:
         """Put off all that is due for a repo whose PDS can't be asked now. Unix seconds."""
         now, error = self._now(), error[:MAX_ERROR]
         async with self._db.transaction() as tx:
-            count = await outbox.postpone(tx, did, error, now=now, retry_at=ceil(until * 1000))
+            count = await outbox.postpone(tx, did, error, now=now, retry_at=math.ceil(until * 1000))
         if count:
             _log.info("publish.postponed", repo=did, count=count, error=error)
         return False

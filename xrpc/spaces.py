@@ -37,7 +37,7 @@ async def create(services: Services, call: Call) -> dict[str, Any]:
     collection = _space_type(services, call.input.get("type"))
     key = call.input.get("key", services.tids.next(now))
     if not is_record_key(key):
-        raise InvalidRequestError("key: must be a record key: letters, digits and . _ : ~ -")
+        raise InvalidRequestError("key must be a record key: letters, digits and . _ : ~ -")
     value = {"$type": collection, "createdAt": format_datetime(now)}
     record = NewRecord(did, collection, key, value)
     if any(not row.revoked for row in await spaces.load(services.db, [record.target.uri])):
@@ -164,7 +164,7 @@ def _space_type(services: Services, asked: str | None) -> str:
         return SPACE_LEXICON if SPACE_LEXICON in configured else configured[0]
     if asked not in configured:
         raise InvalidRequestError(
-            f"type: this service knows spaces of {', '.join(configured)} only"
+            f"type must be one that this service knows: {', '.join(configured)}"
         )
     return asked
 

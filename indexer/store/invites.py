@@ -1,7 +1,7 @@
 """The invites, and apart from them those of strangers, which never count."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from indexer.records import Invite, Row
 from indexer.store import living
@@ -62,17 +62,26 @@ async def delete(tx: Transaction, uris: Iterable[str]) -> None:
     await tx.execute_many("delete from invites where uri = :uri", [{"uri": uri} for uri in uris])
 
 
+async def mark_revoked(tx: Transaction, uris: Iterable[str]) -> None:
+    """Keep these invites to tell what was revoked; they grant nothing any more."""
+    await tx.execute_many(
+        "update invites set revoked = 1 where uri = :uri", [{"uri": uri} for uri in uris]
+    )
+
+
 async def with_token(db: Reader, space_uri: str, token_hash: str) -> list[Row]:
     """Return the invites of this token, revoked or not."""
     rows = await db.all(
-        "select uri from invites where space_uri = :space_uri and token_hash = :token_hash",
+        f"""
+        select {_COLUMNS} from invites
+        where space_uri = :space_uri and token_hash = :token_hash
+        """,  # noqa: S608
         {"space_uri": space_uri, "token_hash": token_hash},
     )
-    return await load(db, [row["uri"] for row in rows])
+    return [_row(row) for row in rows]
 
 
-@dataclass(frozen=True, slots=True)
-class Issued:
+class Issued(NamedTuple):
     """An invite with what is known of its token."""
 
     uri: str
@@ -228,7 +237,8 @@ def _row(row: DbRow) -> Row:
 
 
 def _issued(row: DbRow) -> Issued:
-    return Issued(row["uri"], row["did"], row["rev"], _invite(row), *row[12:])
+    uri, did, _, rev, _, *_ = row
+    return Issued(uri, did, rev, _invite(row), *row[12:])
 
 
 def _invite(row: DbRow) -> Invite:

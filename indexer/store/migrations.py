@@ -1,7 +1,10 @@
 """The schema, and the steps to it from each version before."""
 
+import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
+
+import aiosqlite
 
 # Statements that take a file from version n to n + 1, keyed by n. `schema.sql` is what they end in.
 MIGRATIONS: Mapping[int, str] = {
@@ -88,3 +91,56 @@ def schema() -> str:
     """Return `schema.sql`, from the wheel or from the checkout."""
     beside = Path(__file__).with_name("schema.sql")
     return (beside if beside.exists() else Path(__file__).parents[2] / "schema.sql").read_text()
+
+
+class DatabaseError(Exception):
+    """The file can't be used, in a sentence for the operator."""
+
+
+async def migrate(connection: aiosqlite.Connection, path: Path) -> None:
+    """Bring the file to this version's schema."""
+    if await version_of(connection, path) == SCHEMA_VERSION:
+        return
+    try:
+        await connection.execute("begin immediate")
+        # Asked again under the lock: another process may have been first.
+        version = await version_of(connection, path)
+        if version == 0:
+            await _run_script(connection, schema())
+        else:
+            for number in range(version, SCHEMA_VERSION):
+                await _run_script(connection, MIGRATIONS[number])
+        await connection.execute(f"pragma user_version = {SCHEMA_VERSION}")
+        await connection.commit()
+    except BaseException:
+        await connection.rollback()
+        raise
+
+
+async def version_of(connection: aiosqlite.Connection, path: Path) -> int:
+    """Return the version of the file's schema, 0 if it is empty; refuse what is not for us."""
+    (row,) = await connection.execute_fetchall("pragma user_version")
+    version = int(row[0])
+    tables = await connection.execute_fetchall("select name from sqlite_schema")
+    names = {name for (name,) in tables}
+    if names and "tombstones" not in names:
+        raise DatabaseError(f"{path} is a database, but not one of Rescind.")
+    if version > SCHEMA_VERSION:
+        raise DatabaseError(
+            f"The database {path} was made by a newer version of Rescind "
+            f"(its schema is {version}, this one knows up to {SCHEMA_VERSION}): "
+            "upgrade Rescind, or name another file with --db."
+        )
+    return version
+
+
+async def _run_script(connection: aiosqlite.Connection, script: str) -> None:
+    # Not `executescript`: that would commit the transaction around it.
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            await connection.execute(statement)
+            statement = ""
+    if statement.strip():
+        await connection.execute(statement)  # the last one may lack its semicolon

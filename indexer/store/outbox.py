@@ -76,6 +76,8 @@ async def enqueue(tx: Transaction, records: Iterable[tuple[str, str]], now: int)
             attempts = case when state in ('pending', 'blocked') then attempts else 0 end,
             commit_rev = case when state in ('pending', 'blocked') then commit_rev end,
             error = case when state in ('pending', 'blocked') then error end,
+            created_at = case when state in ('pending', 'blocked') then created_at
+                              else excluded.created_at end,
             due_at = min(due_at, excluded.due_at),
             updated_at = excluded.updated_at
         """,
@@ -95,6 +97,15 @@ async def due_repos(db: Reader, now: int, limit: int) -> list[str]:
         {"now": now, "limit": limit},
     )
     return [row["did"] for row in rows]
+
+
+async def is_due(db: Reader, did: str, state: str, now: int) -> bool:
+    """Whether a repo has a row in this state to claim."""
+    row = await db.one(
+        "select 1 from outbox where did = :did and state = :state and due_at <= :now limit 1",
+        {"did": did, "state": state, "now": now},
+    )
+    return row is not None
 
 
 async def claim(

@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 from indexer.records import Kind
 from indexer.store.db import Reader, Transaction, json_list
@@ -106,8 +106,13 @@ async def save(tx: Transaction, tombstones: Iterable[Tombstone]) -> None:
             space_uri = coalesce(space_uri, excluded.space_uri),
             token_hash = coalesce(token_hash, excluded.token_hash)
         """,  # noqa: S608
-        [asdict(tombstone) for tombstone in tombstones],
+        [_params(tombstone) for tombstone in tombstones],
     )
+
+
+def _params(tombstone: Tombstone) -> dict[str, Any]:
+    # `asdict` would copy each value too, in ten times the time.
+    return {field.name: getattr(tombstone, field.name) for field in fields(tombstone)}
 
 
 async def advance(tx: Transaction, uris: Iterable[str], rev: str) -> None:

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-import aiosqlite
 import pytest
 
 from indexer import store
-from indexer.store import db
+from indexer.store import connections, db, migrations
+from indexer.store.connections import Threaded
+from indexer.store.near import Near
 
 # Of these there are a few, however long a daemon runs: rows for each relay host, for each reason,
 # for each account that logged in here.
@@ -23,7 +24,7 @@ SMALL = {"cursors", "daemon", "counters", "backfills", "sessions", "sqlite_schem
 COMMON = {"state", "kind", "cause", "revoked", "sync", "hosting"}
 
 _UNPLANNED = ("begin", "pragma", "create")
-_PASSED_THROUGH = ("aiosqlite", "contextlib", "indexer.store.db", __name__)
+_PASSED_THROUGH = ("contextlib", "indexer.store.db", __name__)
 _STORE = "indexer.store."
 
 
@@ -51,21 +52,22 @@ def recording() -> Iterator[Statements]:
     """Note what every connection is asked, but for what tests ask themselves."""
     asked = Statements()
 
-    def noting(name: str) -> Callable[..., Any]:
-        ask = getattr(aiosqlite.Connection, name)
+    def noting(kind: type[Near] | type[Threaded], name: str) -> Callable[..., Any]:
+        ask = getattr(kind, name)
 
-        def note(connection: aiosqlite.Connection, sql: str, params: Any = ()) -> Any:
+        def note(connection: Near | Threaded, sql: str, params: Any) -> Any:
             asker = _asker()
             if asker is not None and sql.split(maxsplit=1)[0] not in _UNPLANNED:
-                one = params[0] if name == "executemany" else params
+                one = params[0] if name == "run_many" else params
                 asked.params.setdefault((asker, sql), one)
             return ask(connection, sql, params)
 
         return note
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("execute", "executemany", "execute_fetchall"):
-            patch.setattr(aiosqlite.Connection, name, noting(name))
+        for kind in (Near, Threaded):
+            for name in ("fetch", "run", "run_many"):
+                patch.setattr(kind, name, noting(kind, name))
         yield asked
 
 
@@ -118,7 +120,7 @@ def functions_of_the_store() -> set[str]:
     return {
         f"{module.__name__.removeprefix(_STORE)}.{name}"
         for module in modules
-        if module is not db
+        if module not in (connections, db, migrations)
         for name, what in vars(module).items()
         if inspect.iscoroutinefunction(what) and what.__module__ == module.__name__
     }

@@ -97,9 +97,10 @@ async def test_a_head_of_a_procedure_is_refused_without_a_body(world: World) -> 
 
 
 async def test_a_refused_verb_is_told_which_one_is_right(world: World) -> None:
-    answer = await world.request("GET", PATH)
-    assert answer.headers["allow"] == "POST"
-    assert "POST" in answer.json()["message"]
+    for verb in ("GET", "OPTIONS"):
+        answer = await world.request(verb, PATH)
+        assert answer.headers["allow"] == "POST"
+        assert "POST" in answer.json()["message"]
     answer = await world.request("POST", "/.well-known/did.json")
     assert answer.status_code == 405
     assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD"}

@@ -8,7 +8,8 @@ from random import Random
 
 import pytest
 
-from indexer.store.db import SCHEMA_VERSION, Database
+from indexer.store.db import Database
+from indexer.store.migrations import SCHEMA_VERSION
 from scripts import bench_scale, bench_scale_calls, bench_scale_stage
 from scripts.bench_scale import SMALL, Race
 from scripts.bench_scale_stage import Size

@@ -16,16 +16,18 @@ import pytest
 
 from indexer.store import (
     audit,
+    connections,
     cursors,
     daemon,
     invite_tokens,
+    migrations,
     outbox,
     repos,
     sessions,
     tombstones,
 )
 from indexer.store import (
-    db as module,
+    db as store_db,
 )
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database, DatabaseError, Transaction
@@ -74,18 +76,17 @@ async def test_two_that_open_a_new_file_at_once_make_one_schema(tmp_path: Path) 
         await db.close()
 
 
+async def is_safe(tx: Transaction) -> None:
+    for pragma, value in (("journal_mode", "wal"), ("synchronous", 2), ("foreign_keys", 1)):
+        row = await tx.one(f"pragma {pragma}")
+        assert row is not None
+        assert row[0] == value
+
+
 async def test_every_commit_is_on_the_disk_and_references_hold(db: Database) -> None:
     async with db.transaction() as tx:
-        for reader in (tx, db):
-            for pragma, value in (
-                ("journal_mode", "wal"),
-                ("synchronous", 2),
-                ("foreign_keys", 1),
-                ("busy_timeout", 10_000),
-            ):
-                row = await reader.one(f"pragma {pragma}")
-                assert row is not None
-                assert row[0] == value
+        await is_safe(tx)
+    await db.write(is_safe)
     with pytest.raises(sqlite3.IntegrityError, match="FOREIGN KEY"):
         async with db.transaction() as tx:
             await tx.execute(
@@ -97,11 +98,11 @@ async def test_a_file_of_a_newer_version_is_refused_and_left_alone(tmp_path: Pat
     path = tmp_path / "test.db"
     await (await Database.open(path)).close()
     with sqlite3.connect(path) as raw:
-        raw.execute(f"pragma user_version = {module.SCHEMA_VERSION + 1}")
+        raw.execute(f"pragma user_version = {migrations.SCHEMA_VERSION + 1}")
     raw.close()
     with pytest.raises(DatabaseError, match="made by a newer version of Rescind"):
         await Database.open(path)
-    assert _version(path) == module.SCHEMA_VERSION + 1
+    assert _version(path) == migrations.SCHEMA_VERSION + 1
 
 
 def _version(path: Path) -> int:
@@ -155,7 +156,7 @@ async def test_a_file_is_not_made_where_one_is_expected(tmp_path: Path) -> None:
 async def test_what_is_written_is_folded_into_the_file_beside_readers_and_a_writer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "FOLD_EVERY", 0.01)
+    monkeypatch.setattr(store_db, "FOLD_EVERY", 0.01)
     path, copy = tmp_path / "test.db", tmp_path / "copy.db"
 
     async def folded() -> int | None:
@@ -207,15 +208,15 @@ def _schema_by_hand(path: Path) -> list[tuple[str, ...]]:
 async def test_a_new_file_has_the_schema_of_schema_sql(tmp_path: Path) -> None:
     await (await Database.open(tmp_path / "new.db")).close()
     assert _schema_of(tmp_path / "new.db") == _schema_by_hand(tmp_path / "by_hand.db")
-    assert _version(tmp_path / "new.db") == module.SCHEMA_VERSION
+    assert _version(tmp_path / "new.db") == migrations.SCHEMA_VERSION
 
 
 def test_every_older_version_has_its_migration() -> None:
-    assert set(module.MIGRATIONS) == set(range(1, module.SCHEMA_VERSION))
+    assert set(migrations.MIGRATIONS) == set(range(1, migrations.SCHEMA_VERSION))
 
 
 MADE_UP = {
-    module.SCHEMA_VERSION: """
+    migrations.SCHEMA_VERSION: """
         -- A comment; with a semicolon.
         create table guests (did text primary key) strict;
         create trigger count_guests after insert on guests begin
@@ -223,7 +224,7 @@ MADE_UP = {
             insert into counters values ('skipped', 'guests', 1);
         end;
     """,
-    module.SCHEMA_VERSION + 1: "create index guests_by_did on guests (did)",  # and no semicolon
+    migrations.SCHEMA_VERSION + 1: "create index guests_by_did on guests (did)",  # and no semicolon
 }
 
 
@@ -234,9 +235,9 @@ async def test_an_older_file_is_migrated_step_by_step_and_keeps_its_rows(
     async with await Database.open(path) as db, db.transaction() as tx:
         await cursors.save(tx, RELAY, Cursor(7, None))
     wanted = schema() + "".join(f"{script};" for script in MADE_UP.values())
-    last = module.SCHEMA_VERSION + 2
-    monkeypatch.setattr(module, "MIGRATIONS", {**module.MIGRATIONS, **MADE_UP})
-    monkeypatch.setattr(module, "SCHEMA_VERSION", last)
+    last = migrations.SCHEMA_VERSION + 2
+    monkeypatch.setattr(migrations, "MIGRATIONS", {**migrations.MIGRATIONS, **MADE_UP})
+    monkeypatch.setattr(migrations, "SCHEMA_VERSION", last)
     for _ in range(2):
         async with await Database.open(path) as db:
             assert await cursors.load(db, RELAY) == Cursor(7, None)
@@ -336,10 +337,10 @@ async def test_a_migration_that_fails_leaves_the_file_as_it_was(
     path = tmp_path / "test.db"
     await (await Database.open(path)).close()
     before = _schema_of(path)
-    version = module.SCHEMA_VERSION
+    version = migrations.SCHEMA_VERSION
     broken = {version: "create table guests (did text);", version + 1: "create table guests (x);"}
-    monkeypatch.setattr(module, "MIGRATIONS", {**module.MIGRATIONS, **broken})
-    monkeypatch.setattr(module, "SCHEMA_VERSION", version + 2)
+    monkeypatch.setattr(migrations, "MIGRATIONS", {**migrations.MIGRATIONS, **broken})
+    monkeypatch.setattr(migrations, "SCHEMA_VERSION", version + 2)
     with pytest.raises(DatabaseError, match="already exists"):
         await Database.open(path)
     assert _schema_of(path) == before
@@ -450,7 +451,7 @@ def _root() -> str:
 async def test_who_waits_too_long_for_another_process_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "BUSY_TIMEOUT", 0.05)
+    monkeypatch.setattr(connections, "BUSY_TIMEOUT", 0.05)
     path = tmp_path / "test.db"
     async with await Database.open(path) as one, await Database.open(path) as two:
         async with one.transaction():
@@ -598,6 +599,9 @@ async def test_what_is_under_way_goes_on_and_what_was_done_begins_anew(
     assert (again.state, again.record_rev) == (after, tid(8))
     if state in ("sent", "confirmed", "dropped"):
         assert (again.commit_rev, again.attempts, again.error) == (None, 0, None)
+        assert again.created_at == NOW + 5
+    else:
+        assert again.created_at == NOW
     assert again.due_at <= NOW + 5
     await ask(db, tid(2), NOW + 9)
     assert (await row(db)).record_rev == tid(8)  # a rev never goes back
