@@ -99,15 +99,17 @@ class Lexicons:
         an array a repeated name. Any other parameter may come only once.
         """
         call = self._call(nsid)
-        texts: dict[str, list[str]] = {name: [] for name in call.parameters}
+        values: dict[str, Any] = {}
         for name, text in pairs:
-            if name in texts:
-                texts[name].append(text)
-        values = {
-            name: _read_param(name, call.parameters[name], given)
-            for name, given in texts.items()
-            if given
-        }
+            schema = call.parameters.get(name)
+            if schema is None:
+                continue
+            if schema["type"] == "array":
+                values.setdefault(name, []).append(_read_text(name, schema["items"]["type"], text))
+            elif name in values:
+                raise LexiconError(name, "must be given only once")
+            else:
+                values[name] = _read_text(name, schema["type"], text)
         checked: dict[str, Any] = call.params(values, 0)
         return checked
 
@@ -154,14 +156,6 @@ def _no_body(value: Any, _: int) -> None:
 
 def _any_body(value: Any, _: int) -> Any:
     return value
-
-
-def _read_param(name: str, schema: Schema, texts: list[str]) -> Any:
-    if schema["type"] == "array":
-        return [_read_text(name, schema["items"]["type"], text) for text in texts]
-    if len(texts) > 1:
-        raise LexiconError(name, "must be given only once")
-    return _read_text(name, schema["type"], texts[0])
 
 
 def _read_text(name: str, type_: str, text: str) -> Any:

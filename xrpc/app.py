@@ -42,7 +42,7 @@ def create_app(
     app = Starlette(
         routes=[
             Route("/xrpc/_health", _health(services, stream), methods=["GET"]),
-            Route("/xrpc/{nsid}", endpoint.call, methods=_VERBS),
+            Route("/xrpc/{nsid}", endpoint, methods=_VERBS),
             *well_known_routes(services.settings),
             *page_routes(services.settings, documents),
             *(metrics_routes(metrics) if metrics else ()),

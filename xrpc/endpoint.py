@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from indexer import log
 from indexer.lexicon import LexiconError, Lexicons
@@ -57,9 +58,9 @@ class Endpoint:
         self._under_way = 0
         self._receiving = 0  # of these: they wait for their clients, and cost no more than memory
 
-    async def call(self, request: Request) -> Response:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a call, within the time that calls may take."""
-        nsid = request.path_params["nsid"]
+        request, nsid = Request(scope, receive), scope["path_params"]["nsid"]
         arrived = asyncio.get_running_loop().time()
         self._under_way += 1
         try:
@@ -68,7 +69,7 @@ class Endpoint:
             self._under_way -= 1
         seconds = asyncio.get_running_loop().time() - arrived
         self._counts.called(nsid if nsid in METHODS else UNKNOWN, response.status_code, seconds)
-        return response
+        await response(scope, receive, send)
 
     async def _answer(self, request: Request, nsid: str, arrived: float) -> Response:
         """Turn whatever is raised into an answer. Our own fault is logged whole, and not told."""
@@ -98,12 +99,12 @@ class Endpoint:
         authorization = request.headers.get("authorization")
         address = self._address(request)
         now = self._services.clock()
-        if authorization is None and method.is_open:
-            with self._limits.calling_openly(address, now) as bucket:
-                return await self._run(request, nsid, NOBODY, bucket, arrived)
-        with self._limits.proving(address, now) as admit:
-            caller = await self._auth.authenticate(authorization, nsid, admit)
-        with self._limits.calling(caller.did, now) as bucket:
+        with self._limits.turn(address, now) as turn:
+            if authorization is None and method.is_open:
+                caller, bucket = NOBODY, turn.call_openly()
+            else:
+                caller = await self._auth.authenticate(authorization, nsid, turn.admit)
+                bucket = turn.call(caller.did)
             return await self._run(request, nsid, caller, bucket, arrived)
 
     async def _run(

@@ -10,10 +10,8 @@ Times are Unix seconds and come in as arguments.
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from indexer.config import Settings
 from xrpc.errors import AuthRequiredError, NotEnoughResourcesError, RateLimitExceededError
@@ -108,89 +106,94 @@ class Buckets:
 
 
 class Limits:
-    """The limits of all callers. A context that is entered counts as under way until it is left."""
+    """The limits of all callers."""
 
     def __init__(self, settings: Settings) -> None:
         window = settings.rate_window
-        self._accounts = Buckets(Rate(settings.rate_limit, window))
-        self._addresses = Buckets(Rate(settings.rate_limit_address, window))
-        self._share = max(1, settings.max_requests // PARTS)
-        self._of_strangers = max(1, settings.max_requests // 2)
+        self.accounts = Buckets(Rate(settings.rate_limit, window))
+        self.addresses = Buckets(Rate(settings.rate_limit_address, window))
+        self.share = max(1, settings.max_requests // PARTS)
+        self.of_strangers = max(1, settings.max_requests // 2)
         self._under_way: dict[str, int] = {}
 
-    @contextmanager
-    def proving(self, address: str, now: float) -> Iterator[Callable[[str], None]]:
-        """A token is looked at inside. The value is to be asked before that gets costly.
+    def turn(self, address: str, now: float) -> "Turn":
+        """Return the turn of a call from this address, to be entered while it is under way."""
+        return Turn(self, address, now)
 
-        It takes the DID that the token claims, and raises RateLimitExceeded if this address may
-        not try, NotEnoughResources if no stranger may. An AuthRequiredError that leaves the context
-        is charged to the address.
-        """
-        with self._turn(address) as crowd, ExitStack() as turns:
-
-            def admit(did: str) -> None:
-                if did in self._accounts:
-                    return  # its key is known here, most likely, so that this costs little
-                bucket = self._addresses.look(address, now)
-                if bucket.is_empty or crowd > self._share:
-                    raise bucket.refusal()
-                turns.enter_context(self._stranger())
-
-            try:
-                yield admit
-            except AuthRequiredError:
-                self._addresses.take(address, now)
-                raise
-
-    @contextmanager
-    def calling(self, did: str, now: float) -> Iterator[Bucket]:
-        """A call of a proven account runs inside."""
-        with self._turn(did) as crowd:
-            yield self._charge(self._accounts, did, now, crowd)
-
-    @contextmanager
-    def calling_openly(self, address: str, now: float) -> Iterator[Bucket]:
-        """A call without a token runs inside."""
-        with self._turn(address) as crowd:
-            bucket = self._charge(self._addresses, address, now, crowd)
-            with self._stranger():
-                yield bucket
-
-    def _charge(self, buckets: Buckets, caller: str, now: float, crowd: int) -> Bucket:
-        if crowd > self._share:
-            raise buckets.look(caller, now).refusal()
-        return buckets.take(caller, now)
-
-    @contextmanager
-    def _stranger(self) -> Iterator[None]:
-        with self._turn(STRANGERS) as crowd:
-            if crowd > self._of_strangers:
-                raise NotEnoughResourcesError(
-                    "too many calls of strangers are under way; try again"
-                )
-            yield
-
-    def _turn(self, caller: str) -> "_Turn":
-        return _Turn(self._under_way, caller)
-
-
-class _Turn:
-    """A call is under way inside; the value is how many of this caller's are, with it.
-
-    Written out, as each call enters some: a generator would take three times as long.
-    """
-
-    __slots__ = ("_caller", "_under_way")
-
-    def __init__(self, under_way: dict[str, int], caller: str) -> None:
-        self._under_way = under_way
-        self._caller = caller
-
-    def __enter__(self) -> int:
-        crowd = self._under_way[self._caller] = self._under_way.get(self._caller, 0) + 1
+    def enter(self, caller: str) -> int:
+        """Return how many calls of this caller are under way, with one more."""
+        crowd = self._under_way[caller] = self._under_way.get(caller, 0) + 1
         return crowd
 
-    def __exit__(self, *_: object) -> None:
-        left = self._under_way.pop(self._caller) - 1
+    def leave(self, caller: str) -> None:
+        left = self._under_way.pop(caller) - 1
         if left:
-            self._under_way[self._caller] = left
+            self._under_way[caller] = left
+
+
+class Turn:
+    """A call's way through the limits: its address's at first, and whose it is from then on.
+
+    What comes to nothing before that, for want of a proof, is charged to the address.
+    """
+
+    __slots__ = ("_address", "_crowd", "_entered", "_is_charged", "_limits", "_now")
+
+    def __init__(self, limits: Limits, address: str, now: float) -> None:
+        self._limits = limits
+        self._address = address
+        self._now = now
+        self._entered: list[str] = []  # as whom the call counts
+        self._is_charged = False
+        self._crowd = 0
+
+    def __enter__(self) -> Self:
+        self._crowd = self._enter(self._address)
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self._leave()
+        if not self._is_charged and isinstance(error, AuthRequiredError):
+            self._limits.addresses.take(self._address, self._now)
+
+    def admit(self, did: str) -> None:
+        """Ask, before a token gets costly, whether it may be looked at; `did` is what it claims.
+
+        Raises RateLimitExceeded if this address may not try, NotEnoughResources if no stranger may.
+        """
+        if did in self._limits.accounts:
+            return  # its key is known here, most likely, so that this costs little
+        bucket = self._limits.addresses.look(self._address, self._now)
+        if bucket.is_empty or self._crowd > self._limits.share:
+            raise bucket.refusal()
+        self._enter_stranger()
+
+    def call(self, did: str) -> Bucket:
+        """Go on as the call of a proven account; RateLimitExceeded if it may not now."""
+        self._leave()
+        return self._charge(self._limits.accounts, did, self._enter(did))
+
+    def call_openly(self) -> Bucket:
+        """Go on without a token; raises as `admit` does."""
+        bucket = self._charge(self._limits.addresses, self._address, self._crowd)
+        self._enter_stranger()
+        return bucket
+
+    def _charge(self, buckets: Buckets, caller: str, crowd: int) -> Bucket:
+        self._is_charged = True
+        if crowd > self._limits.share:
+            raise buckets.look(caller, self._now).refusal()
+        return buckets.take(caller, self._now)
+
+    def _enter_stranger(self) -> None:
+        if self._enter(STRANGERS) > self._limits.of_strangers:
+            raise NotEnoughResourcesError("too many calls of strangers are under way; try again")
+
+    def _enter(self, caller: str) -> int:
+        self._entered.append(caller)
+        return self._limits.enter(caller)
+
+    def _leave(self) -> None:
+        for caller in self._entered:
+            self._limits.leave(caller)
+        self._entered.clear()

@@ -148,9 +148,11 @@ async def of_space(db: Reader, space_uri: str, *, revoked: bool, limit: int) -> 
     rows = await db.all(
         f"""
         select {_COLUMNS}, coalesce(used_count, 0),
-            (select min(created_at) from tombstones
-             where tombstones.space_uri = invites.space_uri
-                 and tombstones.token_hash = invites.token_hash and cause = 'revoked')
+            case when invites.revoked = 1 then
+                (select min(created_at) from tombstones
+                 where tombstones.space_uri = invites.space_uri
+                     and tombstones.token_hash = invites.token_hash and cause = 'revoked')
+            end
         from (
             select * from invites where space_uri = :space_uri
             order by created_at desc, uri desc limit :considered

@@ -123,7 +123,7 @@ def limits(**settings: Any) -> Limits:
 
 
 def fail(limits: Limits, address: str) -> None:
-    with limits.proving(address, NOW):
+    with limits.turn(address, NOW):
         raise AuthRequiredError("no")
 
 
@@ -140,69 +140,69 @@ def test_an_address_pays_for_what_proves_nobody() -> None:
 def test_an_address_does_not_pay_for_a_proven_caller() -> None:
     made = limits()
     for _ in range(5):
-        with made.proving("a", NOW) as admit:
-            admit(ALICE)
+        with made.turn("a", NOW) as turn:
+            turn.admit(ALICE)
 
 
 def test_an_address_with_nothing_left_may_not_have_more_keys_looked_up() -> None:
     made = limits()
     with pytest.raises(AuthRequiredError):
         fail(made, "a")
-    with pytest.raises(RateLimitExceededError), made.proving("a", NOW) as admit:
-        admit(ALICE)
+    with pytest.raises(RateLimitExceededError), made.turn("a", NOW) as turn:
+        turn.admit(ALICE)
 
 
 def test_who_proved_himself_lately_is_let_try_whatever_others_do_at_his_address() -> None:
     made = limits()
-    with made.calling(ALICE, NOW):
-        pass
+    with made.turn("a", NOW) as turn:
+        turn.call(ALICE)
     with pytest.raises(AuthRequiredError):
         fail(made, "a")
-    with made.proving("a", NOW) as admit:
-        admit(ALICE)
+    with made.turn("a", NOW) as turn:
+        turn.admit(ALICE)
         with pytest.raises(RateLimitExceededError):
-            admit(BOB)
+            turn.admit(BOB)
 
 
 def test_a_caller_may_have_a_quarter_of_all_calls_under_way() -> None:
     made = limits(max_requests=8, rate_limit=100)
     with ExitStack() as stack:
         for _ in range(2):
-            stack.enter_context(made.calling(ALICE, NOW))
-        with pytest.raises(RateLimitExceededError), made.calling(ALICE, NOW):
-            pass
-        stack.enter_context(made.calling(BOB, NOW))
-    with made.calling(ALICE, NOW):
-        pass
+            stack.enter_context(made.turn("a", NOW)).call(ALICE)
+        with pytest.raises(RateLimitExceededError), made.turn("a", NOW) as turn:
+            turn.call(ALICE)
+        stack.enter_context(made.turn("a", NOW)).call(BOB)
+    with made.turn("a", NOW) as turn:
+        turn.call(ALICE)
 
 
 def test_an_address_may_have_as_many_callers_that_are_not_proven_yet() -> None:
     made = limits(max_requests=8)
     with ExitStack() as stack:
         for _ in range(2):
-            stack.enter_context(made.proving("a", NOW))(ALICE)
-        with pytest.raises(RateLimitExceededError), made.proving("a", NOW) as admit:
-            admit(ALICE)
-        with made.proving("b", NOW) as admit:
-            admit(ALICE)
+            stack.enter_context(made.turn("a", NOW)).admit(ALICE)
+        with pytest.raises(RateLimitExceededError), made.turn("a", NOW) as turn:
+            turn.admit(ALICE)
+        with made.turn("b", NOW) as turn:
+            turn.admit(ALICE)
 
 
 def test_strangers_have_half_of_all_calls_however_many_addresses_they_have() -> None:
     made = limits(max_requests=8)
-    with made.calling(BOB, NOW):
-        pass
+    with made.turn("a", NOW) as turn:
+        turn.call(BOB)
     with ExitStack() as stack:
         for address in ("a", "b", "c"):
-            stack.enter_context(made.proving(address, NOW))(ALICE)
-        stack.enter_context(made.calling_openly("d", NOW))
-        with pytest.raises(NotEnoughResourcesError), made.proving("e", NOW) as admit:
-            admit(ALICE)
-        with pytest.raises(NotEnoughResourcesError), made.calling_openly("f", NOW):
-            pass
-        with made.proving("e", NOW) as admit:
-            admit(BOB)  # who was here before
-    with made.proving("e", NOW) as admit:
-        admit(ALICE)
+            stack.enter_context(made.turn(address, NOW)).admit(ALICE)
+        stack.enter_context(made.turn("d", NOW)).call_openly()
+        with pytest.raises(NotEnoughResourcesError), made.turn("e", NOW) as turn:
+            turn.admit(ALICE)
+        with pytest.raises(NotEnoughResourcesError), made.turn("f", NOW) as turn:
+            turn.call_openly()
+        with made.turn("e", NOW) as turn:
+            turn.admit(BOB)  # who was here before
+    with made.turn("e", NOW) as turn:
+        turn.admit(ALICE)
 
 
 # --- addresses ---
