@@ -6,7 +6,7 @@
 --   * CIDs and AT-URIs are in their text form; an AT-URI's authority is always a DID.
 --   * A URI's state follows from the newest revision that is known of it, so every event can
 --     be applied again, or late, without harm.
--- The version of this file is `user_version`; indexer/store/db.py migrates older files.
+-- The version of this file is `user_version`; indexer/store/migrations.py takes on older files.
 
 -- Where the stream of each relay host is read up to. Relays number their own streams.
 create table cursors (
@@ -156,13 +156,13 @@ create index members_by_did on members (did, space_uri);
 create table invite_tokens (
     -- Grows. A hash is public: somebody may put it into invites to spaces of his own. The token is
     -- its who was first here, because a `rev` says only when he claims to have written it.
-    id         integer primary key,
+    space_uri  text    not null,     -- first, so that what the list of a space needs lies together
     token_hash text    not null check (length(token_hash) = 64),
-    space_uri  text    not null,
+    place      integer not null,     -- among the spaces with this token, in the order they came
     used_count integer not null default 0 check (used_count >= 0),
-    unique (token_hash, space_uri)
-) strict;
-create index invite_tokens_by_hash on invite_tokens (token_hash);    -- and by id, as all indexes
+    primary key (space_uri, token_hash)
+) strict, without rowid;
+create unique index invite_tokens_by_hash on invite_tokens (token_hash, place);
 
 -- The deletions to publish: one row a URI.
 create table outbox (

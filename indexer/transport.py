@@ -1,17 +1,17 @@
 """A WebSocket connection for a stream of many small messages.
 
-`websockets` does the handshake, the pings, the close, and every frame that is out of the
-ordinary. What nearly all frames are, a whole binary message without a mask, is cut out of what
-the socket delivered, some fifty at a time: that takes a third of the time.
+`websockets` does the handshake, the pings, the close, and whatever is out of the ordinary. Messages
+are cut out of what the socket delivered, some fifty at a time: that takes a third of the time.
 
-Source: RFC 6455, section 5.2.
+Source: RFC 6455, section 5.
 """
 
 import asyncio
+from struct import Struct
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection
-from websockets.frames import DATA_OPCODES, Frame
+from websockets.frames import DATA_OPCODES, CloseCode, Frame
 from websockets.protocol import Event, State
 
 MAX_FRAME = 5_000_000  # bytes; the hard limit of atproto.com/specs/sync
@@ -19,8 +19,14 @@ MAX_WAITING = 1_000_000  # bytes of messages that wait; beyond it the socket is 
 MAX_UNSENT = 1_000_000  # bytes of pongs that the other side may leave unread
 BUFFER = 262_144  # bytes that are read at once; it grows for a longer frame
 
-_WHOLE_BINARY = 0x82  # a frame's first byte: FIN, and the opcode of binary data
-_MASKED = 0x80  # of its second byte; a server sets it never
+# A frame's first byte is FIN, three bits that nobody uses here, and the opcode.
+_FIN = 0x80
+_CONTINUATION, _TEXT, _BINARY = 0, 1, 2
+_WHOLE_BINARY = _FIN | _BINARY
+# The second is a mask's bit, which a server sets never, and the length, if that is below 126.
+_LENGTH_IN_2, _LENGTH_IN_8 = 126, 127  # bytes that follow
+_HEAD = Struct(">BBH")
+_LONGEST_HEAD = 10  # bytes
 
 
 class StreamSocket(ClientConnection, asyncio.BufferedProtocol):
@@ -54,11 +60,12 @@ class StreamSocket(ClientConnection, asyncio.BufferedProtocol):
         await super().close(code, reason)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        if self._filled + self._missing > len(self._buffer):
+        # With some room at the end: a head may be looked at before it is whole.
+        if self._filled + self._missing + _LONGEST_HEAD > len(self._buffer):
             longer = memoryview(bytearray(self._filled + self._missing + BUFFER))
             longer[: self._filled] = self._buffer[: self._filled]
             self._buffer = longer
-        return self._buffer[self._filled :]
+        return self._buffer[self._filled : -_LONGEST_HEAD]
 
     def buffer_updated(self, nbytes: int) -> None:
         start, end = 0, self._filled + nbytes
@@ -93,30 +100,55 @@ class StreamSocket(ClientConnection, asyncio.BufferedProtocol):
         """Take out the messages that are whole; return where the next frame begins."""
         buffer = self._buffer
         while self.protocol.state is State.OPEN:
-            self._missing = start + 2 - end
-            if self._missing > 0:
+            if end - start < 2:
+                self._missing = 2 - (end - start)
                 return start
-            size = buffer[start + 1]
-            if size & _MASKED:
-                break
-            body = start + (2 if size < 126 else 4 if size == 126 else 10)
-            self._missing = body - end
-            if self._missing > 0:
-                return start
-            length = size if size < 126 else int.from_bytes(buffer[start + 2 : body])
-            if length > MAX_FRAME:
+            first, size, length = _HEAD.unpack_from(buffer, start)
+            if size < _LENGTH_IN_2:
+                body, length = start + 2, size
+            elif size == _LENGTH_IN_2:
+                body = start + 4
+            elif size == _LENGTH_IN_8:
+                body = start + _LONGEST_HEAD
+                length = int.from_bytes(buffer[start + 2 : body])
+            else:
                 break
             stop = body + length
+            if body > end:  # so that the length is none yet
+                self._missing = body - end
+                return start
+            if length > MAX_FRAME:
+                break
             if stop > end:
                 self._missing = stop - end
                 return start
-            if buffer[start] == _WHOLE_BINARY and self._begun is None:
+            if first == _WHOLE_BINARY and self._begun is None:
                 self._messages.append(bytes(buffer[body:stop]))
-                start = stop
+            elif first & ~_FIN <= _BINARY:
+                self._take_part(first, buffer[body:stop])
             else:
-                start = self._hand_over(start, stop)
+                self._hand_over(start, stop)
+            start = stop
         # Nothing follows that we want: it is closing, or has to be, for what stands here.
         return self._hand_over(start, end)
+
+    def _take_part(self, first: int, part: memoryview) -> None:
+        """Take a frame of data that is not a message by itself, or may not be."""
+        if (first & ~_FIN == _CONTINUATION) is (self._begun is None):
+            self._fail(CloseCode.PROTOCOL_ERROR, "a message in several frames goes on, or does not")
+            return
+        self._begun = self._begun or bytearray()
+        # In one piece: of pieces that are empty there may be any number.
+        self._begun += part
+        if len(self._begun) > MAX_FRAME:
+            self._fail(CloseCode.MESSAGE_TOO_BIG, f"over {MAX_FRAME} bytes")
+        elif first & _FIN:
+            self._messages.append(bytes(self._begun))
+            self._begun = None
+
+    def _fail(self, code: CloseCode, reason: str) -> None:
+        self.protocol.fail(code, reason)
+        self.data_received(b"")  # so that this is sent
 
     def _hand_over(self, start: int, stop: int) -> int:
         """Let websockets see to this; return where it ends."""
@@ -124,15 +156,9 @@ class StreamSocket(ClientConnection, asyncio.BufferedProtocol):
         return stop
 
     def process_event(self, event: Event) -> None:
+        # What comes after the goodbye is read only to find the other side's.
         if not isinstance(event, Frame) or event.opcode not in DATA_OPCODES:
             super().process_event(event)
-        elif self.protocol.state is State.OPEN:
-            # In one piece: of pieces that are empty there may be any number.
-            self._begun = self._begun or bytearray()
-            self._begun += event.data
-            if event.fin:
-                self._messages.append(bytes(self._begun))
-                self._begun = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

@@ -13,6 +13,7 @@ from asyncio import StreamWriter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
@@ -110,12 +111,12 @@ async def staged(corpus: StreamCorpus, cache: Path, owners: Size) -> AsyncIterat
 
     async def reply(path: str, writer: StreamWriter) -> None:
         key = keys.get(path.removeprefix("/"))
-        found = (
+        status, found = (
             bench_xrpc_stage.answer(path, host.url)
             if key is None
-            else bench_worker.document(path.removeprefix("/"), key)
+            else (200, bench_worker.document(path.removeprefix("/"), key))
         )
-        writer.write(http(json.dumps(found).encode()))
+        writer.write(http(json.dumps(found).encode(), f"{status} {HTTPStatus(status).phrase}"))
 
     with on(BESIDE), TemporaryDirectory(prefix="run-", dir=cache) as folder:
         async with hosting(reply) as host, relaying(corpus.directory) as relay:

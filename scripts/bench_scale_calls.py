@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle, product
 from random import Random
 from typing import Any
 from urllib.parse import urlencode
@@ -65,12 +66,7 @@ def lists() -> list[Kind]:
     return [
         _list_of_invites(FEW),
         _list_of_invites(MANY),
-        *(
-            _list_of_verifications(name, way, in_the_middle=middle)
-            for name in FILTERS
-            for middle in (False, True)
-            for way in ("desc", "asc")
-        ),
+        *(_list_of_verifications(name, filtered) for name, filtered in FILTERS.items()),
     ]
 
 
@@ -109,18 +105,19 @@ def _list_of_invites(share: int) -> Kind:
     )
 
 
-def _list_of_verifications(name: str, way: str, *, in_the_middle: bool) -> Kind:
+def _list_of_verifications(name: str, filtered: Filter) -> Kind:
+    """Return lists in either direction, of the first page and of one in the middle, in turn."""
+
     def make(size: Size, rng: Random) -> Iterator[Call]:
         uri = f"at://{Owner(0).did}/{VERIFICATION}/3k"
-        while True:
-            params = FILTERS[name](size, rng) | {"limit": PAGE, "sortDirection": way}
+        for way, in_the_middle in cycle(product(("desc", "asc"), (False, True))):
+            params = filtered(size, rng) | {"limit": PAGE, "sortDirection": way}
             if in_the_middle:
                 params["cursor"] = page_cursor.encode((_about(2, rng), uri))
             yield Call(rng.choice(operators()), LIST_VERIFICATIONS, params)
 
-    where = "middle" if in_the_middle else "first"
     return Kind(
-        f"listVerifications {name}, {where}, {way}",
+        f"listVerifications {name}",
         make,
         lambda answer: len(answer["verifications"]) == PAGE,
     )

@@ -21,7 +21,7 @@ from tests.unit.frames import INVITE, VERIFICATION, cid_text, tid
 from xrpc.pds import Tokens
 from xrpc.sessions import Vault
 
-EDITION = 1  # of what is made here: another one is made anew
+EDITION = 3  # of what is made here: another one is made anew
 FEW, MANY = 5, 200  # invites to a space
 INVITED = (*(FEW,) * 19, MANY)  # to one space after the other, and again
 ISSUED = (10, 30, 100, 300, 1_000, 3_000, 10_000)  # by one issuer after the other, and again
@@ -29,6 +29,7 @@ YEARS = 2 * 365 * 86_400_000  # ms, in which all of it was written
 REVOKED = 10  # one record in so many is
 GONE = 5  # and of so many there was one more, which its repo deleted
 GARDEN = "garden"  # the key of each space
+FRESH = START + 100 * YEARS  # Unix ms; so that no session ever needs to be refreshed
 
 _ISSUERS, _OWNERS = 10**6, 2 * 10**6  # numbers of accounts; subjects are counted from 0
 _REV = tid(10**6, START)
@@ -115,7 +116,7 @@ def _fill(db: sqlite3.Connection, size: Size, vault: Vault) -> None:
     )
     db.executemany(
         "insert into sessions (did, pds, sealed, created_at, refreshed_at) "
-        f"values (?, '{PDS}', ?, unixepoch() * 1000, unixepoch() * 1000)",
+        f"values (?, '{PDS}', ?, {START}, {FRESH})",
         everybody,
     )
     db.executemany(
@@ -132,8 +133,8 @@ def _fill(db: sqlite3.Connection, size: Size, vault: Vault) -> None:
         _verifications(size, rng),
     )
     db.execute(
-        "insert into invite_tokens (token_hash, space_uri) select token_hash, space_uri "
-        "from invites"
+        "insert into invite_tokens (space_uri, token_hash, place) "
+        "select space_uri, token_hash, 1 from invites"
     )
     for kind, table, token in (
         ("invite", "invites", "space_uri, token_hash"),
@@ -168,7 +169,7 @@ def _invites(size: Size, rng: Random) -> Iterator[tuple[Any, ...]]:
             yield (
                 uri, owner.did, cid_text(uri.encode()), is_revoked(number), space_uri,
                 owner.token_hash(GARDEN, number), f"For the neighbours, number {number}",
-                START + rng.randrange(YEARS),
+                _moment(number, share, rng),
             )  # fmt: skip
 
 
@@ -180,8 +181,13 @@ def _verifications(size: Size, rng: Random) -> Iterator[tuple[Any, ...]]:
             yield (
                 uri, did, cid_text(uri.encode()), is_revoked(number), subject.did,
                 f"subject-{subject.number}.test", f"Subject {subject.number}",
-                START + rng.randrange(YEARS),
+                _moment(number, share, rng),
             )  # fmt: skip
+
+
+def _moment(number: int, share: int, rng: Random) -> int:
+    """Return when one of so many was written, in Unix ms: later than those before, as its key."""
+    return START + int((number + rng.random()) * YEARS / share)
 
 
 def verification(wrote: int, number: int) -> str:

@@ -147,12 +147,15 @@ def _row(owner: Owner, collection: str, rkey: str, number: int, fields: Space | 
     return Row(uri, owner.did, cid_text(uri.encode()), tid(number, START), False, fields)
 
 
-def answer(path: str, pds: str = PDS) -> dict[str, Any]:
-    """Return what the directory answers, or the PDS that all owners are at."""
+def answer(path: str, pds: str = PDS) -> tuple[int, dict[str, Any]]:
+    """Return the status and the body that the directory answers, or the PDS of all owners."""
+    if path.endswith(".getRecord"):
+        return 400, {"error": "RecordNotFound", "message": "it was deleted"}
     if path.startswith("/xrpc/"):
-        return {"commit": {"cid": "bafyreib", "rev": tid(time.time_ns() // 1000, 0)}}
+        rev = tid(time.time_ns() // 1000, 0)
+        return 200, {"commit": {"cid": "bafyreib", "rev": rev}, "rev": rev}
     did = path.removeprefix("/")
-    return document(did, Owner.of(did).key, service=[service(pds)])
+    return 200, document(did, Owner.of(did).key, service=[service(pds)])
 
 
 def listing(owners: Iterable[Owner], name: str) -> list[bytes]:

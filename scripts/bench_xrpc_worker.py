@@ -127,7 +127,8 @@ async def _lines() -> AsyncIterator[bytes]:
 
 
 def _answer(request: httpx.Request) -> httpx.Response:
-    return httpx.Response(200, content=_stream(json.dumps(answer(request.url.path)).encode()))
+    status, found = answer(request.url.path)
+    return httpx.Response(status, content=_stream(json.dumps(found).encode()))
 
 
 async def _stream(body: bytes) -> AsyncIterator[bytes]:

@@ -83,8 +83,26 @@ MIGRATIONS: Mapping[int, str] = {
         alter table daemon add column is_behind integer check (is_behind in (0, 1));
         alter table daemon add column seconds_left real;
     """,
+    # The tokens of a space lie together.
+    3: """
+        create table tokens_before as select * from invite_tokens;
+        drop table invite_tokens;
+        create table invite_tokens (
+            space_uri  text    not null,
+            token_hash text    not null check (length(token_hash) = 64),
+            place      integer not null,
+            used_count integer not null default 0 check (used_count >= 0),
+            primary key (space_uri, token_hash)
+        ) strict, without rowid;
+        create unique index invite_tokens_by_hash on invite_tokens (token_hash, place);
+        insert into invite_tokens
+            select space_uri, token_hash, row_number() over (partition by token_hash order by id),
+                used_count
+            from tokens_before;
+        drop table tokens_before;
+    """,
 }
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 def schema() -> str:

@@ -16,7 +16,7 @@ from scripts.bench_scale_stage import Size
 from scripts.bench_verify import BenchError
 from scripts.bench_xrpc_server import serving
 
-LARGER = Size(invites=1_500, verifications=3_200, subjects=150)
+LARGER = Size(invites=2_500, verifications=3_200, subjects=150)
 
 
 def _nothing() -> None:
@@ -26,12 +26,12 @@ def _nothing() -> None:
 async def test_both_are_asked_as_often_and_every_ratio_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    races = await bench_scale.measure(tmp_path, (SMALL, LARGER), 2, lists=1, revocations=6)
+    races = await bench_scale.measure(tmp_path, (SMALL, LARGER), 2, lists=4, revocations=6)
     kinds = {race.kind.name for race in races}
-    assert len(kinds) == len(races) == 2 + 4 * len(bench_scale_calls.FILTERS) + 2
+    assert len(kinds) == len(races) == 2 + len(bench_scale_calls.FILTERS) + 2
     revoked = {kind.name for kind in bench_scale_calls.revocations()}
     for race in races:
-        wanted = 6 if race.kind.name in revoked else 2
+        wanted = 6 if race.kind.name in revoked else 8
         assert [len(took) for took in race.took] == [wanted, wanted]
     figures = bench_scale.report(races)
     assert figures["worst_ratio"] == max(figures["worst_ratio_p50"], figures["worst_ratio_p99"])

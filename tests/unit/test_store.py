@@ -246,7 +246,7 @@ async def test_an_older_file_is_migrated_step_by_step_and_keeps_its_rows(
     assert _schema_of(path) == _schema_by_hand(tmp_path / "by_hand.db")
 
 
-# What version 2 had where version 3 has something else.
+# What version 2 had where this version has something else.
 VERSION_2 = """
     drop index repos_to_ask;
     drop table members;
@@ -289,7 +289,7 @@ def _bare(path: Path) -> list[tuple[str, str, str]]:
         ]
 
 
-async def test_a_file_of_version_2_becomes_one_of_version_3_and_knows_whose_its_tokens_are(
+async def test_a_file_of_version_2_becomes_one_of_this_and_knows_whose_its_tokens_are(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "test.db"
@@ -319,7 +319,9 @@ async def test_a_file_of_version_2_becomes_one_of_version_3_and_knows_whose_its_
 
     async with await Database.open(path) as db:
         assert _bare(path) == wanted
-        rows = await db.all("select token_hash, space_uri from invite_tokens order by id")
+        rows = await db.all(
+            "select token_hash, space_uri from invite_tokens order by token_hash desc, place"
+        )
         assert [(row["token_hash"][0], row["space_uri"].split("/")[2]) for row in rows] == [
             ("b", ALICE),
             ("a", BOB),
@@ -329,6 +331,49 @@ async def test_a_file_of_version_2_becomes_one_of_version_3_and_knows_whose_its_
         last = await daemon.load(db)
         assert last is not None
         assert tuple(last) == (7, "1", RELAY, 5, None, None, None)
+
+
+VERSION_3 = """
+    drop table invite_tokens;
+    create table invite_tokens (
+        id         integer primary key,
+        token_hash text    not null check (length(token_hash) = 64),
+        space_uri  text    not null,
+        used_count integer not null default 0 check (used_count >= 0),
+        unique (token_hash, space_uri)
+    ) strict;
+    create index invite_tokens_by_hash on invite_tokens (token_hash);
+    pragma user_version = 3;
+"""
+
+
+async def test_a_file_of_version_3_keeps_whose_its_tokens_are_and_how_often_they_were_used(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "test.db"
+    await (await Database.open(path)).close()
+    wanted = _bare(path)
+    with closing(sqlite3.connect(path)) as raw:
+        raw.executescript(VERSION_3)
+        raw.executemany(
+            "insert into invite_tokens (token_hash, space_uri, used_count) values (?, ?, ?)",
+            [
+                ("a" * 64, f"at://{BOB}/a.b.c/d", 5),
+                ("b" * 64, f"at://{BOB}/a.b.c/d", 0),
+                ("a" * 64, f"at://{ALICE}/a.b.c/d", 7),
+            ],
+        )
+        raw.commit()
+
+    async with await Database.open(path) as db:
+        assert _bare(path) == wanted
+        assert await invite_tokens.owner(db, "a" * 64) == BOB
+        async with db.transaction() as tx:
+            await invite_tokens.note(tx, [(f"at://{ALICE}/a.b.c/d", "b" * 64)])
+            await invite_tokens.count_use(tx, "a" * 64, f"at://{ALICE}/a.b.c/d")
+        assert await invite_tokens.owner(db, "b" * 64) == BOB
+        rows = await db.all("select used_count from invite_tokens order by used_count")
+        assert [row["used_count"] for row in rows] == [0, 0, 5, 8]
 
 
 async def test_a_migration_that_fails_leaves_the_file_as_it_was(

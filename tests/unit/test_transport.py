@@ -146,6 +146,19 @@ async def test_byte_by_byte_it_comes_too() -> None:
         assert (await received(socket))[0] == [b"a" * 200, b"", b"b"]
 
 
+async def test_a_ping_between_the_pieces_of_a_message_is_no_piece() -> None:
+    ping = frame(b"?", Opcode.PING)
+    pieces = (
+        Frame(Opcode.TEXT, b"a", fin=False).serialize(mask=False),
+        frame(b"b", Opcode.CONT, fin=False),
+        frame(b"c", Opcode.CONT),
+    )
+    async with reading(ping.join(pieces) + frame(b"d") + GOODBYE) as socket:
+        found, end = await received(socket)
+    assert found == [b"abc", b"d"]
+    assert isinstance(end, ConnectionClosedOK)
+
+
 @pytest.mark.parametrize("size", [125, 126, 65_535, 65_536, MAX_FRAME])
 async def test_a_message_of_each_form_of_length_is_taken(size: int) -> None:
     async with reading(frame(bytes(size)) + frame(b"next") + GOODBYE) as socket:
