@@ -74,6 +74,11 @@ class FrameProxy:
         """From now on, change nothing."""
         self.change = unchanged
 
+    async def cut(self) -> None:
+        """Break all connections, without a goodbye."""
+        for client in tuple(self._clients):
+            client.transport.abort()
+
     async def has_dropped(self, count: int) -> None:
         """Wait until so many frames were dropped in all."""
 
@@ -105,15 +110,18 @@ class FrameProxy:
             async with connect(
                 url, max_size=MAX_FRAME, proxy=None, close_timeout=CLOSE_TIMEOUT
             ) as stream:
-                async for message in stream:
-                    assert isinstance(message, bytes)
-                    header, body = libipld.decode_dag_cbor_multi(message)
-                    changed = self.change(header.get("t"), body)
-                    if changed is None:
-                        self._dropped += 1
-                        continue
-                    self._seq = body.get("seq", self._seq)
-                    await client.send(message if changed is body else _encode(header, changed))
+                try:
+                    async for message in stream:
+                        assert isinstance(message, bytes)
+                        header, body = libipld.decode_dag_cbor_multi(message)
+                        changed = self.change(header.get("t"), body)
+                        if changed is None:
+                            self._dropped += 1
+                            continue
+                        self._seq = body.get("seq", self._seq)
+                        await client.send(message if changed is body else _encode(header, changed))
+                finally:
+                    stream.transport.abort()  # at once: the PDS needs no goodbye
         except ConnectionClosed:
             pass
 
