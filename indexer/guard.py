@@ -6,23 +6,21 @@ connected to. TLS and the `Host` header still carry the name.
 """
 
 import asyncio
-import functools
-import socket
 import ssl
-from collections.abc import AsyncIterator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import httpcore
 import httpx
 
+from indexer.names import Names
 from indexer.public_addresses import is_public
 
 MAX_REDIRECTS = 3
-MAX_CONNECTIONS = 100
+MAX_CONNECTIONS = 200
 MAX_ADDRESSES = 4  # of one name that are tried
-NAME_THREADS = 16
+NAMES_AT_ONCE = 32  # that are looked up for strangers, and as many for the operator
 STEP_TIMEOUT = 10.0  # seconds for one connect, read or write; a whole request has its deadline
 
 Reason = Literal[
@@ -74,17 +72,22 @@ def as_fetch_errors() -> Iterator[None]:
 
 
 def guarded_client(
-    *, allow_private: bool, timeout: float = STEP_TIMEOUT, trust: ssl.SSLContext | None = None
+    *,
+    allow_private: bool,
+    own_urls: Collection[str] = (),
+    timeout: float = STEP_TIMEOUT,
+    trust: ssl.SSLContext | None = None,
 ) -> httpx.AsyncClient:
     """Return a client that connects to public addresses over https only, and keeps no state.
 
-    `allow_private` lifts both, for a network on one machine. `timeout` in seconds is for each
-    step. `trust` replaces the usual authorities. The client reads no proxy, netrc or certificate
-    from the environment, keeps no cookies, follows no redirect unless asked to, and accepts no
-    compressed answer. Its transport raises `FetchError`.
+    `allow_private` lifts both, for a network on one machine. The hosts of `own_urls` are those that
+    the operator chose: however long the look-ups of other names take, these are not held up.
+    `timeout` in seconds is for each step. `trust` replaces the usual authorities. The client reads
+    no proxy, netrc or certificate from the environment, keeps no cookies, follows no redirect
+    unless asked to, and accepts no compressed answer. Its transport raises `FetchError`.
     """
     return httpx.AsyncClient(
-        transport=_GuardedTransport(allow_private, trust),
+        transport=_GuardedTransport(_Dialler(allow_private, own_urls), allow_private, trust),
         timeout=timeout,
         max_redirects=MAX_REDIRECTS,
         trust_env=False,
@@ -96,15 +99,16 @@ def guarded_client(
 class _GuardedTransport(httpx.AsyncBaseTransport):
     """One connection pool whose connections are dialled by `_Dialler`."""
 
-    def __init__(self, allow_private: bool, trust: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, dialler: "_Dialler", allow_private: bool, trust: ssl.SSLContext | None
+    ) -> None:
         self._schemes = {"https", "http"} if allow_private else {"https"}
-        self._dialler = _Dialler(allow_private)
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=trust or httpx.create_ssl_context(trust_env=False),
             max_connections=MAX_CONNECTIONS,
             max_keepalive_connections=20,
             keepalive_expiry=15.0,  # seconds
-            network_backend=self._dialler,
+            network_backend=dialler,
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -138,7 +142,6 @@ class _GuardedTransport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._pool.aclose()
-        self._dialler.close()
 
 
 class _Body(httpx.AsyncByteStream):
@@ -157,12 +160,12 @@ class _Body(httpx.AsyncByteStream):
 class _Dialler(httpcore.AsyncNetworkBackend):
     """Resolves a name, judges what it resolves to, and connects to just that."""
 
-    def __init__(self, allow_private: bool) -> None:
+    def __init__(self, allow_private: bool, own_urls: Collection[str]) -> None:
         self._allow_private = allow_private
         self._tcp = httpcore.AnyIOBackend()
-        # Threads of our own: look-ups of strangers' names that hang must not hold up those of
-        # the relay and of everything else that uses the event loop's default threads.
-        self._threads = ThreadPoolExecutor(NAME_THREADS, thread_name_prefix="names")
+        self._own_hosts = {httpx.URL(url).raw_host.decode() for url in own_urls}
+        self._own_names = Names(NAMES_AT_ONCE)
+        self._names = Names(NAMES_AT_ONCE)
 
     async def connect_tcp(
         self,
@@ -178,16 +181,15 @@ class _Dialler(httpcore.AsyncNetworkBackend):
                 for address, dialled_port in addresses[:-1]:
                     share = None if timeout is None else timeout / len(addresses)
                     try:
-                        return await self._tcp.connect_tcp(address, dialled_port, share)
+                        return _Stream(await self._tcp.connect_tcp(address, dialled_port, share))
                     except (httpcore.ConnectError, httpcore.ConnectTimeout):
                         continue
-                return await self._tcp.connect_tcp(*addresses[-1], timeout)
+                return _Stream(await self._tcp.connect_tcp(*addresses[-1], timeout))
 
     async def _addresses(self, host: str, port: int) -> list[tuple[str, int]]:
         """Return what may be dialled for this host, in the system's order of preference."""
-        find = functools.partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
-        found = await asyncio.get_running_loop().run_in_executor(self._threads, find)
-        addresses = [(str(sockaddr[0]), int(sockaddr[1])) for *_, sockaddr in found]
+        names = self._own_names if host in self._own_hosts else self._names
+        addresses = await names.find(host, port)
         if not addresses:
             raise FetchError("unreachable")
         # One private address is enough to refuse a name: which one is dialled would be luck.
@@ -195,5 +197,45 @@ class _Dialler(httpcore.AsyncNetworkBackend):
             raise FetchError("refused_address")
         return addresses[:MAX_ADDRESSES]
 
-    def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+
+class _Stream(httpcore.AsyncNetworkStream):
+    """A connection that is closed when its TLS handshake is given up at the deadline.
+
+    httpcore leaves such a one open, to the garbage collector: strangers' hosts would eat up our
+    file descriptors.
+    """
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+
+    async def read(
+        self,
+        max_bytes: int,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> bytes:
+        return await self._stream.read(max_bytes, timeout)
+
+    async def write(
+        self,
+        buffer: bytes,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> None:
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> httpcore.AsyncNetworkStream:
+        try:
+            return await self._stream.start_tls(ssl_context, server_hostname, timeout)
+        except asyncio.CancelledError:
+            await self._stream.aclose()
+            raise

@@ -7,7 +7,8 @@ Every answer here comes from a host that a stranger may have named, so the clien
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import dns.asyncresolver
 import dns.exception
@@ -17,19 +18,20 @@ import httpx
 from indexer.did_document import parse_document
 from indexer.guard import FetchError
 from indexer.identity import Identity, IdentityError, Reason
-from indexer.identity_cache import Cache
+from indexer.identity_cache import Cache, NotAsked
 from indexer.net import fetch, fetch_json
 from indexer.syntax import is_did, is_handle
 
 FRESH = 600.0  # seconds that a document is taken as it is; an #identity event ends it earlier
 STALE = 86_400.0  # seconds that it may serve on while its host does not answer
 FRESH_HANDLE = 60.0  # seconds
-DEADLINE = 3.0  # seconds for one document; a call may need two, and has 8 in all
+DEADLINE = 3.0  # seconds for one document, from when it is asked for
+TURN = 1.0  # seconds to wait for a free slot; a call may need two documents, and has 8 in all
 HANDLE_DEADLINE = 3.0  # seconds for each way to resolve a handle
 MAX_DOCUMENT = 65_536  # bytes
 MAX_WELL_KNOWN = 2_048  # bytes: a DID is no longer
 MAX_CACHED = 20_000  # DIDs, and as many handles
-SLOTS = 32  # requests at once to PLC, and as many to did:web hosts
+SLOTS = 32  # requests at once to PLC, and as many to did:web hosts, besides those of shares
 
 # Sources: RFC 6761, RFC 7686, and the list of atproto.com/specs/handle; `test` is for development.
 _RESERVED = {"alt", "arpa", "example", "internal", "invalid", "local", "localhost", "onion"}
@@ -65,11 +67,9 @@ class IdentityResolver:
         self._allow_private = allow_private
         self._handle_resolver = handle_resolver and handle_resolver.rstrip("/")
         self._names = names
-        # Apart, so that slow hosts of strangers' choice never keep the directory waiting.
-        self._plc_slots = asyncio.Semaphore(SLOTS)
-        self._web_slots = asyncio.Semaphore(SLOTS)
-        self._identities = Cache(self._ask_did, size, FRESH, STALE, clock)
-        self._handles = Cache(self._ask_handle, size, FRESH_HANDLE, 0.0, clock)
+        self._slots = _Slots(SLOTS)
+        self._identities: Cache[Identity] = Cache(size, FRESH, STALE, clock)
+        self._handles: Cache[str] = Cache(size, FRESH_HANDLE, 0.0, clock)
 
     async def resolve(self, did: str, *, refresh: bool = False) -> Identity:
         """Return what the DID's document says, or raise IdentityError.
@@ -78,9 +78,16 @@ class IdentityResolver:
         `identity_cache.REFRESH_PAUSE` seconds for one DID; in between, the remembered answer is
         given.
         """
-        if did not in self._identities:
-            self._document_url(did)  # what cannot be asked for takes no place in the cache
-        return await self._identities.get(did, refresh)
+        self._check(did)
+        return await self._identities.get(did, self._ask_in_turn, refresh=refresh)
+
+    def share(self, size: int) -> "Share":
+        """Return a part of this for one who asks for many DIDs.
+
+        It makes `size` requests at once to PLC, and as many to did:web hosts, which keep no other
+        caller waiting, nor does any other caller keep these.
+        """
+        return Share(self, size)
 
     async def resolve_handle(self, handle: str) -> str:
         """Return the DID that the handle names and that claims the handle, or raise IdentityError.
@@ -92,7 +99,7 @@ class IdentityResolver:
         reserved = top in _RESERVED or (top == "test" and not self._allow_private)
         if not is_handle(handle) or reserved:
             raise IdentityError("invalid_handle")
-        return await self._handles.get(handle, refresh=False)
+        return await self._handles.get(handle, self._ask_handle)
 
     def forget(self, did: str) -> None:
         """Drop what is known of the DID; an answer that is under way will not be remembered."""
@@ -102,6 +109,10 @@ class IdentityResolver:
         """End the requests under way; those who wait for them are cancelled."""
         await self._identities.aclose()
         await self._handles.aclose()
+
+    def _check(self, did: str) -> None:
+        if did not in self._identities:
+            self._document_url(did)  # what cannot be asked for takes no place in the cache
 
     def _document_url(self, did: str) -> str:
         if not is_did(did):
@@ -123,16 +134,16 @@ class IdentityResolver:
             raise IdentityError("invalid_did")
         return f"https://{name}/.well-known/did.json"
 
+    async def _ask_in_turn(self, did: str) -> Identity:
+        async with _turn(self._slots.of(did)):
+            return await self._ask_did(did)
+
     async def _ask_did(self, did: str) -> Identity:
         url = self._document_url(did)
-        slots = self._plc_slots if did.startswith("did:plc:") else self._web_slots
         try:
-            async with asyncio.timeout(DEADLINE), slots:
-                document = await fetch_json(
-                    self._client, url, max_bytes=MAX_DOCUMENT, deadline=DEADLINE
-                )
-        except TimeoutError:
-            raise IdentityError("unreachable") from None
+            document = await fetch_json(
+                self._client, url, max_bytes=MAX_DOCUMENT, deadline=DEADLINE
+            )
         except FetchError as error:
             raise IdentityError(_reason(error)) from error
         return parse_document(did, document, allow_private=self._allow_private)
@@ -181,15 +192,62 @@ class IdentityResolver:
     async def _did_by_well_known(self, handle: str) -> str:
         url = f"https://{handle}/.well-known/atproto-did"
         try:
-            async with asyncio.timeout(HANDLE_DEADLINE), self._web_slots:
+            async with _turn(self._slots.web):
                 body = await fetch(
                     self._client, url, max_bytes=MAX_WELL_KNOWN, deadline=HANDLE_DEADLINE
                 )
-        except TimeoutError:
-            raise IdentityError("unreachable") from None
         except FetchError as error:
             raise IdentityError(_reason(error)) from error
         return body.strip().decode("ascii", "replace")
+
+
+class Share:
+    """A part of an `IdentityResolver`, see `IdentityResolver.share`."""
+
+    def __init__(self, resolver: IdentityResolver, size: int) -> None:
+        self._resolver = resolver
+        self._slots = _Slots(size)
+
+    def known(self, did: str) -> Identity | None:
+        """Return what the DID's document says if that is known for now, else None."""
+        return self._resolver._identities.known(did)
+
+    async def resolve(self, did: str, *, refresh: bool = False) -> Identity:
+        """Resolve as `IdentityResolver` does, but wait for a turn for as long as that takes."""
+        resolver = self._resolver
+        resolver._check(did)
+        # The turn comes before the question: else another caller of this DID would join a question
+        # that waits here.
+        async with self._slots.of(did):
+            return await resolver._identities.get(did, resolver._ask_did, refresh=refresh)
+
+
+class _Slots:
+    """Requests at once: to the directory, and, apart, to hosts of strangers' choice.
+
+    However slow these are, they never keep the directory waiting.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.plc = asyncio.Semaphore(size)
+        self.web = asyncio.Semaphore(size)
+
+    def of(self, did: str) -> asyncio.Semaphore:
+        return self.plc if did.startswith("did:plc:") else self.web
+
+
+@asynccontextmanager
+async def _turn(slots: asyncio.Semaphore) -> AsyncIterator[None]:
+    """Hold a slot, or raise NotAsked if none gets free in time: no fault of the host's."""
+    try:
+        async with asyncio.timeout(TURN):
+            await slots.acquire()
+    except TimeoutError:
+        raise NotAsked from None
+    try:
+        yield
+    finally:
+        slots.release()
 
 
 def _reason(error: FetchError) -> Reason:

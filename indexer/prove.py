@@ -6,7 +6,6 @@ account may have got a new one.
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Protocol
@@ -15,13 +14,25 @@ from indexer.events import Commit, Rejected, Sync, VerifiedCommit, VerifiedSync
 from indexer.identity import Identity, IdentityError
 from indexer.verify import is_old_form, verify_commit, verify_sync
 
-PATIENCE = 10.0  # seconds that a batch of events waits for keys that are asked for once more
+AT_ONCE = 24  # DIDs that are asked for side by side, of PLC and of did:web hosts each
+# Seconds that a batch of events waits for keys of PLC: of 1,000 DIDs, all come if it answers within
+# 0.7 s. And of did:web hosts: strangers run them, who are not to hold up the stream.
+PATIENCE = 30.0
+PATIENCE_WEB = 5.0
 
 
 class Identities(Protocol):
     """What an `IdentityResolver` does, as far as it is needed here."""
 
+    def known(self, did: str) -> Identity | None: ...
+
     async def resolve(self, did: str, *, refresh: bool = ...) -> Identity: ...
+
+
+class Shared(Protocol):
+    """Identities, of which a part can be had."""
+
+    def share(self, size: int) -> Identities: ...
 
 
 class Prover:
@@ -33,19 +44,26 @@ class Prover:
 
     def __init__(
         self,
-        resolver: Identities,
+        resolver: Shared,
         is_ours: Callable[[str], bool],
         *,
         refuse_old_form: bool = False,
     ) -> None:
-        self._resolver = resolver
+        self._identities = resolver.share(AT_ONCE)
         self._is_ours = is_ours
         self._refuse_old_form = refuse_old_form
-        self._patience = PATIENCE
+        # Times of the event loop; None before the first batch: as long as it takes.
+        self._until: float | None = None
+        self._until_web: float | None = None
 
     async def learn(self, dids: Iterable[str]) -> None:
-        """Resolve a batch's DIDs side by side, so that its events are proven without a wait."""
-        self._patience = PATIENCE
+        """Resolve a batch's DIDs side by side, so that its events are proven without a wait.
+
+        From here on the batch has patience. Where that ends, events whose key is not known by then
+        are rejected as `no_key`, which a resync repairs; those keys count as never asked for.
+        """
+        now = asyncio.get_running_loop().time()
+        self._until, self._until_web = now + PATIENCE, now + PATIENCE_WEB
         await asyncio.gather(*(self._key(did) for did in set(dids)))
 
     async def prove(
@@ -59,7 +77,7 @@ class Prover:
         change = self._verify(event, key, now)
         if isinstance(change, Rejected) and change.reason == "bad_signature":
             # Without a key it was asked for just now: that is enough.
-            fresh = None if key is None else await self._fresh_key(did, key)
+            fresh = None if key is None else await self._key(did, refresh=True, known=key)
             if fresh is None:
                 return replace(change, reason="no_key")
             if fresh != key:
@@ -73,21 +91,21 @@ class Prover:
             return verify_commit(event, self._is_ours, key, now)
         return verify_sync(event, key, now)
 
-    async def _fresh_key(self, did: str, key: str) -> str | None:
-        """Return the key that a DID names now, or the known one while nobody has time to ask."""
-        # One after the other, hosts that hang could hold up the stream for minutes. What is
-        # rejected meanwhile is repaired by a resync, which asks for itself.
-        if self._patience <= 0:
-            return key
-        started = time.monotonic()
-        try:
-            return await self._key(did, refresh=True)
-        finally:
-            self._patience -= time.monotonic() - started
+    async def _key(
+        self, did: str, *, refresh: bool = False, known: str | None = None
+    ) -> str | None:
+        """Return a DID's key, or None if it can't be resolved or names none.
 
-    async def _key(self, did: str, *, refresh: bool = False) -> str | None:
-        """Return a DID's key, or None if it can't be resolved or names none."""
+        When the batch's patience is at its end, return what is remembered, or else `known`.
+        """
+        if not refresh and (identity := self._identities.known(did)) is not None:
+            return identity.signing_key
+        until = self._until_web if did.startswith("did:web:") else self._until
         try:
-            return (await self._resolver.resolve(did, refresh=refresh)).signing_key
+            # What is remembered comes without a wait, so also when that time has passed.
+            async with asyncio.timeout_at(until):
+                return (await self._identities.resolve(did, refresh=refresh)).signing_key
+        except TimeoutError:
+            return known
         except IdentityError:
             return None

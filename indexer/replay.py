@@ -6,7 +6,7 @@ It stores no cursor, and what was deleted from a repo before is not asked for ag
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from indexer.consumer import Consumer
@@ -34,6 +34,7 @@ class Progress:
     seq: int | None  # None before the first frame
     last: int | None  # the seq to end at, if it is known
     left: float | None  # seconds, if that can be told
+    rejected: Mapping[str, int]  # events and records that were not taken, by reason
 
 
 class ReplayError(Exception):
@@ -56,8 +57,8 @@ async def replay(
 
     Without a `last` a recording is played to its end, and a relay's stream to where the daemon's
     cursor stands when it begins, or, if there is none, to the live end; in any case a stream ends
-    when no more comes. `report` is called about once a second. Raises `ReplayError` if not all of
-    the stretch could be had; what could be is in the index.
+    when no more comes. `report` is called about once a second, and at the end. Raises
+    `ReplayError` if not all of the stretch could be had; what could be is in the index.
     """
     recording = source if isinstance(source, Recording) else None
     if last is None and recording is None:
@@ -85,7 +86,7 @@ async def replay(
         left = seconds * (1 - done) / done if done else None
         rate = consumer.stats.frames / max(seconds, 0.001)
         seq = _seq(consumer) if consumer.stats.frames else None
-        return Progress(consumer.stats.frames, rate, seq, last, left)
+        return Progress(consumer.stats.frames, rate, seq, last, left, dict(consumer.stats.rejected))
 
     consuming = asyncio.create_task(consumer.run())
     try:

@@ -30,6 +30,7 @@ from indexer.syntax import tid_time
 from indexer.verify import MAX_AHEAD
 
 WORKERS = 4  # repos that are fetched at once
+ASK_AT_ONCE = 8  # DIDs that are resolved at once, of PLC and of did:web hosts each
 POLL = 1.0  # seconds between looks at the queue
 SPREAD = 100  # repos that one look takes up
 MAX_TAKEN = 1_000  # repos that are taken up at once; most of them wait for a turn
@@ -66,7 +67,7 @@ class Resyncer:
         self._db = db
         self._scope = scope
         self._projection = Projection(scope, relay)
-        self._resolver = resolver
+        self._identities = resolver.share(ASK_AT_ONCE)
         self._clock = clock
         self._health = HostHealth(clock)
         self._hosts = RepoHosts(client, relay_url, self._health, clock)
@@ -110,7 +111,7 @@ class Resyncer:
 
     async def _resync(self, did: str, attempt: int) -> None:
         try:
-            identity = await self._resolver.resolve(did)
+            identity = await self._identities.resolve(did)
         except IdentityError as error:
             raise RepoUnavailable(f"the DID can't be resolved: {error}") from None
         pds = identity.pds
@@ -225,7 +226,7 @@ class Resyncer:
 
     async def _refresh(self, did: str) -> Identity | None:
         try:
-            return await self._resolver.resolve(did, refresh=True)
+            return await self._identities.resolve(did, refresh=True)
         except IdentityError:
             return None
 

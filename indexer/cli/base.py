@@ -73,12 +73,19 @@ def make_scope(settings: Settings) -> Scope:
 
 @asynccontextmanager
 async def network(settings: Settings) -> AsyncIterator[tuple[AsyncClient, IdentityResolver]]:
-    """Open what reaches other hosts: a guarded HTTP client, and identities through it."""
-    async with guarded_client(allow_private=settings.allow_private_hosts) as client:
+    """Open what reaches other hosts: a guarded HTTP client, and identities."""
+    allow_private = settings.allow_private_hosts
+    own_urls = [url for url in (settings.plc, settings.relay, settings.handle_resolver) if url]
+    # Two clients: the hosts that a token names, be it anybody's, are not to take threads and
+    # connections from the PDSes of those who are known.
+    async with (
+        guarded_client(allow_private=allow_private, own_urls=own_urls) as client,
+        guarded_client(allow_private=allow_private, own_urls=own_urls) as asking,
+    ):
         resolver = IdentityResolver(
             settings.plc,
-            client,
-            allow_private=settings.allow_private_hosts,
+            asking,
+            allow_private=allow_private,
             handle_resolver=settings.handle_resolver,
         )
         async with aclosing(resolver):

@@ -1,5 +1,6 @@
 """`rescind replay`."""
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ from indexer.cli.progress import showing
 from indexer.config import Settings
 from indexer.firehose import Firehose
 from indexer.recording import Recording
-from indexer.replay import Progress
+from indexer.replay import Progress, ReplayError
 from indexer.replay import replay as play
+from indexer.store import repos
 from indexer.store.db import Database
 
 
@@ -64,24 +66,54 @@ async def _replay(settings: Settings, file: Path | None, first: int, last: int |
     scope = make_scope(settings)
     opened: AbstractContextManager[Recording | None]
     opened = Recording.open(file) if file else nullcontext()
+    rejected: Mapping[str, int] = {}
     with opened as recording, showing() as show:
+
+        def report(progress: Progress) -> None:
+            nonlocal rejected
+            rejected = progress.rejected
+            show(_progress_line(progress))
+
         async with (
             await Database.open(settings.db) as db,
             network(settings) as (_, resolver),
         ):
-            done = await play(
-                db,
-                scope,
-                make_prover(settings, resolver, scope),
-                source=recording or Firehose(settings.relay),
-                relay=recording.relay if recording else settings.relay_host,
-                first=first,
-                last=last,
-                report=lambda progress: show(_progress_line(progress)),
-            )
-    click.echo(f"Replayed {_progress_line(done)}.")
+            done: Progress | ReplayError
+            try:
+                done = await play(
+                    db,
+                    scope,
+                    make_prover(settings, resolver, scope),
+                    source=recording or Firehose(settings.relay),
+                    relay=recording.relay if recording else settings.relay_host,
+                    first=first,
+                    last=last,
+                    report=report,
+                )
+            except ReplayError as error:
+                done = error
+            states = await repos.count_by_state(db)
+    if isinstance(done, Progress):
+        click.echo(f"Replayed {_progress_line(done)}.")
     if recording is not None and recording.is_cut_off:
         click.echo(f"{file} is cut off: it was played up to its last whole event.", err=True)
+    if rejected:
+        left = states.get("desynchronized", 0) + states.get("pending", 0)
+        click.echo(_rejected_lines(rejected, left), err=True)
+    if isinstance(done, ReplayError):
+        raise done
+
+
+def _rejected_lines(rejected: Mapping[str, int], left: int) -> str:
+    """Say what was rejected, by reason, and what `left` repos that are not whole now need."""
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(rejected.items()))
+    lines = f"Rejected: {reasons}."
+    if left:
+        lines += (
+            f"\nNot whole now: {left:,} repos. The daemon fetches them when it runs; without one, "
+            "`rescind backfill` does, or `rescind resync DID` one of them."
+        )
+    return lines
 
 
 def _progress_line(progress: Progress) -> str:

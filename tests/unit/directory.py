@@ -33,12 +33,14 @@ class Directory:
 
     def __init__(self) -> None:
         self.documents: dict[str, Any] = {}
+        self.pause = 0.0  # seconds before each answer
         self.open = asyncio.Event()  # cleared: questions wait
         self.open.set()
 
     async def reply(self, path: str, writer: asyncio.StreamWriter) -> None:
         found = self.documents.get(path.removeprefix("/"))
         await self.open.wait()
+        await asyncio.sleep(self.pause)
         if found is None:
             writer.write(http(b'{"message":"not registered"}', "404 Not Found"))
         elif isinstance(found, bytes):
@@ -85,6 +87,11 @@ def resolver_at(port: int) -> dns.asyncresolver.Resolver:
     resolver.nameservers = ["127.0.0.1"]
     resolver.port = port
     return resolver
+
+
+def many_dids(count: int) -> list[str]:
+    letters = "abcdefghijklmnopqrstuvwxyz234567"
+    return [f"did:plc:{'e' * 22}{letters[n // 32]}{letters[n % 32]}" for n in range(count)]
 
 
 async def failure(awaitable: Any) -> str:

@@ -222,8 +222,14 @@ def identity_frame(seq: int, did: str = BOB) -> bytes:
 class Directory:
     """Says of every account that its key is the authors'."""
 
-    async def resolve(self, did: str, *, refresh: bool = False) -> Identity:
+    def share(self, size: int) -> "Directory":
+        return self
+
+    def known(self, did: str) -> Identity:
         return Identity(did, Author.key.did_key, "https://pds.example", ())
+
+    async def resolve(self, did: str, *, refresh: bool = False) -> Identity:
+        return self.known(did)
 
 
 def prover() -> Prover:

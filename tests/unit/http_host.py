@@ -86,6 +86,11 @@ def redirect(location: str, body: bytes = b"") -> bytes:
     return http(body, "302 Found", f"Location: {location}")
 
 
+async def silence(_path: str, _writer: asyncio.StreamWriter) -> None:
+    """Never answer."""
+    await asyncio.Event().wait()
+
+
 async def reason_of(awaitable: Awaitable[object]) -> str:
     with pytest.raises(FetchError) as caught:
         await awaitable

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from indexer.guard import guarded_client
 from indexer.identity import Identity, IdentityError
 from indexer.identity_resolver import IdentityResolver
-from tests.unit.directory import Directory
+from indexer.prove import Prover
+from tests.unit.directory import Directory, many_dids
 from tests.unit.http_host import Host, hosting, http
 from tests.unit.keys import Key, b64, document, jwt
 from xrpc import auth as module
@@ -491,6 +492,35 @@ async def test_a_crowd_of_tokens_is_a_401(world: World) -> None:
 
 def test_every_reason_has_an_answer() -> None:
     assert set(module._REFUSALS) == set(module.Reason.__args__)
+
+
+# --- who else asks the directory ---
+
+
+async def test_a_token_does_not_wait_behind_the_many_that_the_indexer_asks_for(
+    world: World,
+) -> None:
+    dids = many_dids(1_000)
+    for did in dids:
+        world.plc.documents[did] = document(did, K256)
+    world.plc.pause = 0.2
+    learning = asyncio.create_task(Prover(world.resolver, lambda _: True).learn(dids))
+    fetching = [asyncio.create_task(share.resolve(did))
+                for share in [world.resolver.share(8)] for did in dids]  # fmt: skip
+    try:
+        while len(world.host.paths) < 100:
+            await asyncio.sleep(0.02)
+        async with asyncio.timeout(1.5):  # of some 8 s that those take
+            assert await world.call(token()) == Caller(ALICE)
+        async with asyncio.timeout(1.5):  # also if the indexer is about to ask for this one
+            late = next(did for did in dids if f"/{did}" not in world.host.paths)
+            assert await world.call(token(iss=late)) == Caller(late)
+        assert not learning.done()
+    finally:
+        learning.cancel()
+        for task in fetching:
+            task.cancel()
+        await asyncio.gather(learning, *fetching, return_exceptions=True)
 
 
 # --- whatever comes ---

@@ -1,15 +1,25 @@
 """No URL of a stranger leads us inside, and what comes from outside is not kept or unpacked."""
 
 import asyncio
+import gc
 import gzip
 import ipaddress
+import json
 import socket
 import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
-from indexer import public_addresses
+from indexer import guard, public_addresses
+from indexer.cli.base import network
+from indexer.config import Settings
 from indexer.guard import FetchError, guarded_client
 from indexer.net import fetch
 from tests.unit.http_host import (
@@ -23,6 +33,7 @@ from tests.unit.http_host import (
     strict,
     tls,
 )
+from tests.unit.keys import Key, document
 
 __all__ = ["local", "names", "strict", "tls"]  # fixtures
 
@@ -150,6 +161,28 @@ async def test_tls_is_for_the_name_and_not_for_the_address(
         assert len(host.paths) == 1
 
 
+async def test_a_host_that_never_answers_the_handshake_is_left_at_once(
+    local: httpx.AsyncClient,
+) -> None:
+    left = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        left.set()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    gc.disable()  # which would close it at some time
+    try:
+        assert await reason_of(fetch(local, url, max_bytes=9, deadline=0.2)) == "timeout"
+        async with asyncio.timeout(5):
+            await left.wait()
+    finally:
+        gc.enable()
+        server.close()
+
+
 async def test_a_certificate_of_an_unknown_authority_is_unreachable(
     local: httpx.AsyncClient, tls: tuple[ssl.SSLContext, ssl.SSLContext]
 ) -> None:
@@ -175,6 +208,118 @@ async def test_a_closed_port_and_an_unknown_name_are_unreachable(local: httpx.As
         assert await reason_of(fetch(local, url, max_bytes=9, deadline=5)) == "unreachable"
     reason = await reason_of(fetch(local, "http://a..b/", max_bytes=9, deadline=5))
     assert reason == "unreachable"
+
+
+@pytest.fixture
+def silent_names(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Names of evil.example.com, whose name server is silent until the event is set."""
+    answers = threading.Event()
+    system = socket.getaddrinfo
+
+    def find(host: str, *args: object, **kwargs: object) -> object:
+        if host.endswith(".evil.example.com"):
+            answers.wait(20)
+            raise socket.gaierror(socket.EAI_AGAIN, "try again")
+        if host.endswith(".operator.example.com"):
+            host = "127.0.0.1"
+        return system(host, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", find)
+    yield answers
+    answers.set()
+
+
+def look_ups() -> int:
+    return sum(thread.name == "names" for thread in threading.enumerate())
+
+
+async def test_names_that_hang_hold_up_no_host_that_the_operator_chose(
+    silent_names: threading.Event,
+) -> None:
+    async with (
+        hosting(constant(http(b"ok", "200 OK", "Connection: close"))) as host,
+        guarded_client(
+            allow_private=True, own_urls=["https://plc.operator.example.com/x"]
+        ) as client,
+    ):
+        hanging = [
+            asyncio.create_task(
+                reason_of(fetch(client, f"http://n{n}.evil.example.com/", max_bytes=9, deadline=1))
+            )
+            for n in range(100)
+        ]
+        await asyncio.sleep(0.2)
+        url = f"http://plc.operator.example.com:{host.port}/"
+        assert await fetch(client, url, max_bytes=9, deadline=0.7) == b"ok"
+        assert look_ups() <= guard.NAMES_AT_ONCE + 1  # the last one may be about to end
+
+        assert set(await asyncio.gather(*hanging)) == {"timeout"}
+        # Nobody waits for them any more; they go on, and more than these there are never.
+        more = f"http://more.evil.example.com:{host.port}/"
+        assert await reason_of(fetch(client, more, max_bytes=9, deadline=0.1)) == "timeout"
+        assert look_ups() <= guard.NAMES_AT_ONCE + 1
+        assert await fetch(client, url, max_bytes=9, deadline=0.7) == b"ok"
+
+        silent_names.set()
+        assert await fetch(client, f"http://localhost:{host.port}/", max_bytes=9, deadline=5)
+
+
+async def test_names_of_strangers_dids_hold_up_neither_the_directory_nor_any_pds(
+    silent_names: threading.Event,
+) -> None:
+    did = "did:plc:" + "a" * 24
+    body = json.dumps(document(did, Key.k256())).encode()
+    async with hosting(constant(http(body))) as host:
+        settings = Settings(
+            plc=f"http://plc.operator.example.com:{host.port}", allow_private_hosts=True
+        )
+        async with network(settings) as (client, resolver):
+            share = resolver.share(100)
+            hanging = [
+                asyncio.create_task(share.resolve(f"did:web:n{n}.evil.example.com"))
+                for n in range(100)
+            ]
+            await asyncio.sleep(0.2)
+            async with asyncio.timeout(1.5):
+                assert (await resolver.resolve(did)).did == did
+                await fetch(client, f"http://localhost:{host.port}/", max_bytes=999, deadline=1)
+            silent_names.set()
+            await asyncio.gather(*hanging, return_exceptions=True)
+
+
+async def test_a_host_that_the_operator_chose_is_judged_like_any_other(
+    names: dict[str, list[tuple[str, int]]],
+) -> None:
+    names["plc.example"] = [("127.0.0.1", 443)]
+    async with guarded_client(allow_private=False, own_urls=["https://plc.example"]) as client:
+        reason = await reason_of(fetch(client, "https://plc.example/", max_bytes=9, deadline=5))
+        assert reason == "refused_address"
+
+
+def test_a_process_that_ends_does_not_wait_for_a_name_that_hangs() -> None:
+    program = """
+import asyncio, socket, time
+from indexer.guard import FetchError, guarded_client
+from indexer.net import fetch
+
+socket.getaddrinfo = lambda *_, **__: time.sleep(30)
+
+async def main():
+    async with guarded_client(allow_private=True) as client:
+        try:
+            await fetch(client, "http://n.evil.example.com/", max_bytes=9, deadline=0.1)
+        except FetchError as error:
+            print(error)
+
+asyncio.run(main())
+"""
+    started = time.monotonic()
+    found = subprocess.run(
+        [sys.executable, "-c", program], cwd=Path(__file__).parents[2], timeout=25,
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert (found.stdout, found.stderr) == ("timeout\n", "")
+    assert time.monotonic() - started < 15
 
 
 async def test_the_body_of_a_redirect_is_not_read(local: httpx.AsyncClient) -> None:

@@ -1,15 +1,18 @@
 """Hosts are asked for identities sparingly, however many want to know."""
 
 import asyncio
-from collections.abc import Iterable
+import json
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
-from indexer import identity_cache
+from indexer import identity_cache, identity_resolver
 from indexer.identity_cache import FAILURE, REFRESH_PAUSE
-from indexer.identity_resolver import FRESH, STALE
+from indexer.identity_resolver import FRESH, STALE, IdentityResolver
 from tests.unit.directory import DID, KEY, OTHER, Network, failure, network
-from tests.unit.http_host import http
+from tests.unit.http_host import constant, hosting, http
 from tests.unit.keys import Key, document
 
 __all__ = ["network"]  # a fixture
@@ -173,3 +176,65 @@ async def test_closing_ends_what_is_under_way(network: Network) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not network.resolver._identities._tasks
+
+
+# --- who finds no free slot ---
+
+
+@asynccontextmanager
+async def one_slot_taken(
+    network: Network, monkeypatch: pytest.MonkeyPatch, **options: Any
+) -> AsyncIterator[IdentityResolver]:
+    """A resolver that knows DID as it was a long time ago, and whose only slot is taken."""
+    monkeypatch.setattr(identity_resolver, "SLOTS", 1)
+    monkeypatch.setattr(identity_resolver, "TURN", 0.1)
+    resolver = network.make(**options)
+    network.plc.documents[DID] = document(DID, KEY)
+    await resolver.resolve(DID)
+    network.clock.now += FRESH
+    network.plc.open.clear()
+    taking = asyncio.create_task(resolver.resolve("did:plc:" + "z" * 24))
+    await settled(network, 2)
+    yield resolver
+    network.plc.open.set()
+    await asyncio.gather(taking, return_exceptions=True)
+    await resolver.aclose()
+
+
+async def test_what_was_never_asked_is_not_remembered_as_a_failure(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network.plc.documents[OTHER] = document(OTHER, KEY)
+    async with one_slot_taken(network, monkeypatch) as resolver:
+        async with asyncio.timeout(2):
+            assert await failure(resolver.resolve(OTHER)) == "unreachable"
+        network.plc.open.set()
+        assert (await resolver.resolve(OTHER)).did == OTHER
+
+
+async def test_who_finds_no_free_slot_is_served_the_old_document(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = Key.p256()
+    async with one_slot_taken(network, monkeypatch) as resolver:
+        async with asyncio.timeout(2):
+            assert (await resolver.resolve(DID)).signing_key == KEY.did_key
+            assert (await resolver.resolve(DID, refresh=True)).signing_key == KEY.did_key
+        network.plc.documents[DID] = document(DID, new)
+        network.plc.open.set()
+        # The refresh that nobody made is not the one that there is in a while.
+        assert (await resolver.resolve(DID, refresh=True)).signing_key == new.did_key
+
+
+async def test_a_handle_whose_did_was_never_asked_for_is_not_remembered_as_a_failure(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network.plc.documents[OTHER] = document(OTHER, KEY, alsoKnownAs=["at://bob.test"])
+    answer = http(json.dumps({"did": OTHER}).encode())
+    async with (
+        hosting(constant(answer)) as pds,
+        one_slot_taken(network, monkeypatch, handle_resolver=pds.url) as resolver,
+    ):
+        assert await failure(resolver.resolve_handle("bob.test")) == "unreachable"
+        network.plc.open.set()
+        assert await resolver.resolve_handle("bob.test") == OTHER

@@ -12,12 +12,13 @@ from indexer.events import Commit, Rejected, Sync, VerifiedCommit, VerifiedSync
 from indexer.identity_cache import FAILURE, REFRESH_PAUSE
 from indexer.identity_resolver import FRESH
 from indexer.prove import Prover
-from tests.unit.directory import Network, network
+from tests.unit.directory import Network, many_dids, network
 from tests.unit.frames import ALICE, BOB, COLLECTIONS, NOW, VERIFICATION, frame, verification
+from tests.unit.http_host import hosting, names, silence
 from tests.unit.keys import Key, document
 from tests.unit.owner import Owner
 
-__all__ = ["network"]  # a fixture
+__all__ = ["names", "network"]  # fixtures
 
 CHECK = f"{VERIFICATION}/3k"
 OLD, NEW = Key.k256(), Key.p256()
@@ -269,6 +270,73 @@ async def test_hosts_that_hang_hold_up_a_batch_for_a_while_and_not_for_each_even
     network.plc.documents[dids[-1]] = document(dids[-1], NEW)
     await prover.learn([])
     assert isinstance(await prover.prove(events[-1], NOW), VerifiedCommit)
+
+
+async def test_a_batch_of_many_unknown_dids_ends_with_every_key_known(
+    network: Network, prover: Prover, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Not all of them have their turn within the time that a single answer may take.
+    monkeypatch.setattr(identity_resolver, "DEADLINE", 1.0)
+    network.plc.pause = 0.2
+    dids = many_dids(300)
+    for did in dids:
+        network.plc.documents[did] = document(did, OLD)
+    await prover.learn(dids)
+    for did in dids:
+        event = Owner(did, OLD).said({CHECK: verification()})
+        assert isinstance(await prover.prove(event, NOW), VerifiedCommit)
+    assert network.asked == len(dids)
+
+
+async def test_a_key_that_could_not_be_asked_for_in_time_is_not_remembered_as_a_failure(
+    network: Network, prover: Prover, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dids = many_dids(200)
+    for did in dids:
+        network.plc.documents[did] = document(did, OLD)
+    events = [Owner(did, OLD).said({CHECK: verification()}) for did in dids]
+    network.plc.pause = 0.2
+    with monkeypatch.context() as patch:
+        patch.setattr(prove, "PATIENCE", 0.7)
+        started = time.monotonic()
+        await prover.learn(dids)
+        changes = [await prover.prove(event, NOW) for event in events]
+        assert time.monotonic() - started < 3  # and not 200 times 0.2
+    reasons = [change.reason for change in changes if isinstance(change, Rejected)]
+    assert set(reasons) == {"no_key"}
+    assert 0 < len(reasons) < len(dids)
+
+    network.plc.pause = 0.0
+    await prover.learn(dids)
+    for event in events:
+        assert isinstance(await prover.prove(event, NOW), VerifiedCommit)
+    assert network.asked <= len(dids)  # each once, although the clock stands still
+
+
+async def test_hosts_of_strangers_that_hang_keep_no_key_of_the_directory_waiting(
+    network: Network,
+    prover: Prover,
+    names: dict[str, list[tuple[str, int]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(prove, "PATIENCE_WEB", 1.0)
+    dids = many_dids(40)
+    for did in dids:
+        network.plc.documents[did] = document(did, OLD)
+    async with hosting(silence) as host:
+        hosts = [f"n{n}.example.com" for n in range(100)]
+        names.update({name: [("127.0.0.1", host.port)] for name in hosts})
+        started = time.monotonic()
+        learning = asyncio.create_task(prover.learn([f"did:web:{name}" for name in hosts] + dids))
+        async with asyncio.timeout(0.9):
+            while not all(did in network.resolver._identities for did in dids):
+                await asyncio.sleep(0.02)
+        assert not learning.done()
+        await learning
+        assert time.monotonic() - started < 2.5  # and not 3 s for each 24 of them
+        for did in dids:
+            event = Owner(did, OLD).said({CHECK: verification()})
+            assert isinstance(await prover.prove(event, NOW), VerifiedCommit)
 
 
 async def test_a_cancellation_is_not_swallowed(network: Network, prover: Prover) -> None:
