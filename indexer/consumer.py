@@ -71,7 +71,7 @@ class Consumer:
         self.stats = stats or Stats()
         self._db = db
         self._prover = prover
-        self._projection = Projection(scope, relay)
+        self._projection = Projection(scope, relay, is_replay=is_replay)
         self._checkpoint = checkpoint
         self._is_replay = is_replay
         self._forget_identity = forget_identity

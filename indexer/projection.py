@@ -22,6 +22,7 @@ from indexer.events import Account, Rejected, RejectReason, VerifiedCommit, Veri
 from indexer.record_rules import Parsed, tokens_of, uri_of
 from indexer.records import InvalidRecord, Invite, Row, Scope, Space, Verification
 from indexer.repo import Contents
+from indexer.repo_rules import Stream
 from indexer.store import backfills, members, records, repos, tombstones
 from indexer.store.db import Transaction
 
@@ -43,11 +44,12 @@ Change = VerifiedCommit | VerifiedSync | Account | Rejected | Desynchronize
 
 
 class Projection:
-    """The rules, for one scope and the events of one relay host."""
+    """The rules, for one scope and the events of one relay host: its live stream, or a replay."""
 
-    def __init__(self, scope: Scope, relay: str) -> None:
+    def __init__(self, scope: Scope, relay: str, *, is_replay: bool = False) -> None:
         self._scope = scope
         self._relay = relay
+        self._stream = Stream.replay(relay) if is_replay else Stream.live(relay)
 
     async def apply(
         self, tx: Transaction, changes: Iterable[Change], now: int
@@ -149,16 +151,16 @@ class Projection:
         for change in run:
             match change:
                 case VerifiedCommit():
-                    if repo_rules.advance(part, change, self._relay):
+                    if repo_rules.advance(part, change, self._stream, now):
                         record_rules.apply_writes(part, change, parsed[id(change)], now)
                 case VerifiedSync():
                     repo_rules.sync(part, change)
                 case Account():
-                    is_news = repo_rules.account(part, change, self._relay, now)
+                    is_news = repo_rules.account(part, change, self._stream, now)
                     if is_news and repo_rules.is_deletion(change):
                         purged.append(change.did)
                 case Rejected():
-                    repo_rules.reject(part, change, self._relay)
+                    repo_rules.reject(part, change, self._stream, now)
         await slices.save(tx, part, now)
         for did in purged:
             await tombstones.purge_repo(tx, did, now)
