@@ -26,7 +26,8 @@ from indexer.repo_rules import Stream
 from indexer.store import backfills, members, records, repos, tombstones
 from indexer.store.db import Transaction
 
-TURN = 0.005  # seconds that records are read before others get their turn; one may take 0.01
+TURN = 0.005  # seconds that events are checked, or records read, before others get their turn
+ROUNDS = 4  # of the event loop that a turn is: one alone takes a waiting task only a step further
 RECONCILE_CHUNK = 500  # records of a repo that are held in memory at once
 
 
@@ -107,7 +108,7 @@ class Projection:
                 write = _copied(contents, uri, copied.get(uri))
                 row = part.rows.get(uri)
                 if row is None or row.cid != write.cid or row.revoked:
-                    since = await _turn(since)
+                    since = await turn(since)
                     read = self._parse(commit, write, known, rejected)
                     restored = read.row
                     if restored is not None and (rev := purged.get((uri, restored.cid))):
@@ -142,7 +143,7 @@ class Projection:
         for commit in commits:
             parsed[id(commit)] = []
             for write in commit.writes:
-                since = await _turn(since)
+                since = await turn(since)
                 parsed[id(commit)].append(self._parse(commit, write, known, rejected))
         await slices.load_tokens(
             tx, part, tokens_of(w for writes in parsed.values() for w in writes)
@@ -196,11 +197,15 @@ class Projection:
         return known[key]
 
 
-async def _turn(since: float) -> float:
-    """Let others go on if they have waited for `TURN`; return since when they wait now."""
+async def turn(since: float) -> float:
+    """Let others go on if they have waited for `TURN`; return since when they wait now.
+
+    `since` and what is returned are of `time.monotonic`.
+    """
     if time.monotonic() - since < TURN:
         return since
-    await asyncio.sleep(0)
+    for _ in range(ROUNDS):
+        await asyncio.sleep(0)
     return time.monotonic()
 
 
