@@ -24,7 +24,7 @@ from indexer.events import (
 )
 from indexer.firehose import Source
 from indexer.inbox import Inbox
-from indexer.projection import Change, Desynchronize, Projection
+from indexer.projection import Change, Desynchronize, Projection, turn
 from indexer.prove import Prover
 from indexer.receiver import JOINED_LIVE, OUTDATED_CURSOR, Receiver
 from indexer.records import Scope
@@ -35,7 +35,6 @@ from indexer.store.db import Database, Transaction
 from indexer.verify import is_old_form
 
 GATHER = 0.05  # seconds that a batch waits for more: a busy stream is written in few commits
-VERIFY_RUN = 64  # events that are checked before others get their turn
 CURSOR_INTERVAL = 0.9  # seconds; with GATHER, the cursor moves at least once a second
 
 _log = log.get("consumer")
@@ -71,7 +70,7 @@ class Consumer:
         self.stats = stats or Stats()
         self._db = db
         self._prover = prover
-        self._projection = Projection(scope, relay)
+        self._projection = Projection(scope, relay, is_replay=is_replay)
         self._checkpoint = checkpoint
         self._is_replay = is_replay
         self._forget_identity = forget_identity
@@ -151,11 +150,12 @@ class Consumer:
             if isinstance(event, Commit | Sync)
         )
         changes = []
-        for count, event in enumerate(events, 1):
+        since = time.monotonic()
+        for event in events:
+            # By time and not by number: a host may send commits that take a thousand times longer.
+            since = await turn(since)
             if (change := await self._proven(event, now)) is not None:
                 changes.append(change)
-            if count % VERIFY_RUN == 0:
-                await asyncio.sleep(0)
         began = time.perf_counter()
         async with self._db.transaction() as tx:
             self.stats.rejected.update(await self._projection.apply(tx, changes, now))

@@ -23,6 +23,9 @@ from indexer.mst_node import (
     seal,
 )
 
+_Bounds = tuple[bytes, bytes | None]  # keys, neither included; None: there is none behind it
+_ANYWHERE: _Bounds = (b"", None)
+
 
 class MissingBlock(BadTree):
     """The CAR lacks a node that it takes."""
@@ -65,15 +68,15 @@ class Tree:
 
     def get(self, key: bytes) -> bytes | None:
         """Return a key's value, or None if the tree shows that it is not there."""
-        path, is_there = self._path(key)
+        path, is_there, _ = self._path(key)
         node, index = path[-1]
         return node.values[index] if is_there else None
 
     def remove(self, key: bytes) -> bytes:
         """Take a key out; return its value."""
-        path = self._changed_path(key)
+        path, around = self._changed_path(key)
         node, index = path.pop()
-        value = node.drop(index, self._merge(node, index, node, index + 1))
+        value = node.drop(index, self._merge(node, index, node, index + 1, key, around))
         while path and node.is_empty():
             node, index = path.pop()
             node.change(index, None)
@@ -82,7 +85,8 @@ class Tree:
 
     def replace(self, key: bytes, value: bytes) -> bytes:
         """Give a key another value; return the one that it had."""
-        node, index = self._changed_path(key)[-1]
+        path, _ = self._changed_path(key)
+        node, index = path[-1]
         old, node.values[index] = node.values[index], value
         node.block = None
         return old
@@ -90,14 +94,14 @@ class Tree:
     def insert(self, key: bytes, value: bytes) -> None:
         """Put a key in that is not there."""
         layer = height(key)
-        path, is_there = self._path(key)
+        path, is_there, _ = self._path(key)
         root, _ = path[0]
         if is_there:
             raise BadTree("a deleted path is in the tree")
         if root.is_empty():
             self._root = Node(layer, [key], [value], [None, None])
         elif layer > root.layer:
-            left, right = self._split(root, key)
+            left, right = _split(root, key)
             for between in range(root.layer + 1, layer):
                 left, right = _lift(left, between), _lift(right, between)
             self._root = Node(layer, [key], [value], [left, right])
@@ -110,8 +114,7 @@ class Tree:
             node.is_changed = True
         node, index = path[-1]
         if node.layer == layer:
-            kid = self._kid(node, index)
-            node.kids[index : index + 1] = (None, None) if kid is None else self._split(kid, key)
+            node.kids[index : index + 1] = _split(node.kids[index], key)
             node.keys.insert(index, key)
             node.values.insert(index, value)
             node.block = None
@@ -128,59 +131,66 @@ class Tree:
             if isinstance(kid, bytes) and kid not in self._blocks:
                 self._root = kid
                 return
-            self._root = root = self._present(root, 0)
+            self._root = root = self._present(root, 0, *_ANYWHERE)
 
-    def _changed_path(self, key: bytes) -> list[tuple[Node, int]]:
-        """Return the path to a key that must be there, marked as changed."""
-        path, is_there = self._path(key)
+    def _changed_path(self, key: bytes) -> tuple[list[tuple[Node, int]], _Bounds]:
+        """Return the path to a key that must be there, marked as changed, and its neighbours."""
+        path, is_there, around = self._path(key)
         if not is_there:
             raise BadTree("a path that was written is not in the tree")
         for node, _ in path:
             node.is_changed = True
-        return path
+        return path, around
 
-    def _path(self, key: bytes) -> tuple[list[tuple[Node, int]], bool]:
+    def _path(self, key: bytes) -> tuple[list[tuple[Node, int]], bool, _Bounds]:
         """Return the nodes on the way to a key, each with its place there, and if it is there.
 
-        The last one holds the key, or nothing is in its place.
+        The last one holds the key, or nothing is in its place. Also returns which keys were met
+        nearest to it, before and behind.
         """
         path = []
+        low, high = _ANYWHERE
         node: Node | None = self._top()
         while node is not None:
             keys = node.keys
             index = bisect_left(keys, key)
             path.append((node, index))
-            if index < len(keys) and keys[index] == key:
-                return path, True
-            node = self._kid(node, index)
-        return path, False
+            is_there = index < len(keys) and keys[index] == key
+            behind = index + is_there
+            if index > 0:
+                low = keys[index - 1]
+            if behind < len(keys):
+                high = keys[behind]
+            if is_there:
+                return path, True, (low, high)
+            node = self._kid(node, index, low, high)
+        return path, False, (low, high)
 
-    def _merge(self, left: Node, left_index: int, right: Node, right_index: int) -> Kid:
-        """Join two neighbouring subtrees, between which a key was."""
+    def _merge(
+        self,
+        left: Node,
+        left_index: int,
+        right: Node,
+        right_index: int,
+        key: bytes,
+        around: _Bounds,
+    ) -> Kid:
+        """Join two neighbouring subtrees, between which a key was; `around` are its neighbours."""
         if left.kids[left_index] is None:
             return right.kids[right_index]
         if right.kids[right_index] is None:
             return left.kids[left_index]
-        first, second = self._present(left, left_index), self._present(right, right_index)
-        middle = self._merge(first, len(first.keys), second, 0)
+        low, high = around
+        first = self._present(left, left_index, low, key)
+        second = self._present(right, right_index, key, high)
+        nearer = (first.keys[-1] if first.keys else low, second.keys[0] if second.keys else high)
+        middle = self._merge(first, len(first.keys), second, 0, key, nearer)
         return Node(
             first.layer,
             first.keys + second.keys,
             first.values + second.values,
             [*first.kids[:-1], middle, *second.kids[1:]],
         )
-
-    def _split(self, node: Node, key: bytes) -> tuple[Kid, Kid]:
-        """Part a subtree into what comes before a key and what comes behind it."""
-        index = bisect_left(node.keys, key)
-        if index < len(node.keys) and node.keys[index] == key:
-            raise BadTree("a deleted path is in the tree")
-        kid = self._kid(node, index)
-        before, behind = (None, None) if kid is None else self._split(kid, key)
-        keys, values, kids = node.keys, node.values, node.kids
-        left = Node(node.layer, keys[:index], values[:index], [*kids[:index], before])
-        right = Node(node.layer, keys[index:], values[index:], [behind, *kids[index + 1 :]])
-        return (None if left.is_empty() else left), (None if right.is_empty() else right)
 
     def _top(self) -> Node:
         if isinstance(self._root, bytes):
@@ -189,25 +199,25 @@ class Tree:
                 raise BadTree("a root without keys")
         return self._root
 
-    def _present(self, node: Node, index: int) -> Node:
+    def _present(self, node: Node, index: int, low: bytes, high: bytes | None) -> Node:
         """Return a subtree that must be there."""
-        kid = self._kid(node, index)
+        kid = self._kid(node, index, low, high)
         if kid is None:
             raise BadTree("a path that was written is not in the tree")
         return kid
 
-    def _kid(self, node: Node, index: int) -> Node | None:
-        """Return a subtree as a node, read if it is not yet, or None if there is none."""
+    def _kid(self, node: Node, index: int, low: bytes, high: bytes | None) -> Node | None:
+        """Return a subtree as a node, read if it is not yet, or None if there is none.
+
+        It lies between the keys `low` and `high`, be they in `node` or above.
+        """
         kid = node.kids[index]
         if not isinstance(kid, bytes):
             return kid
         kid = self._read(kid, node.layer - 1)
         if kid.is_empty():
             raise BadTree("an empty node below the root")
-        if kid.keys and (
-            (index > 0 and kid.keys[0] <= node.keys[index - 1])
-            or (index < len(node.keys) and kid.keys[-1] >= node.keys[index])
-        ):
+        if kid.keys and (kid.keys[0] <= low or (high is not None and kid.keys[-1] >= high)):
             raise BadTree("a subtree has keys beyond its neighbours")
         node.kids[index] = kid
         return kid
@@ -232,3 +242,19 @@ class Tree:
 
 def _lift(kid: Kid, layer: int) -> Kid:
     return None if kid is None else Node(layer, [], [], [kid])
+
+
+def _split(kid: Kid, key: bytes) -> tuple[Kid, Kid]:
+    """Part a subtree into what comes before a key and what comes behind it.
+
+    The way to that key must have been read.
+    """
+    if kid is None:
+        return None, None
+    assert isinstance(kid, Node)  # noqa: S101 (for the types)
+    index = bisect_left(kid.keys, key)
+    before, behind = _split(kid.kids[index], key)
+    keys, values, kids = kid.keys, kid.values, kid.kids
+    left = Node(kid.layer, keys[:index], values[:index], [*kids[:index], before])
+    right = Node(kid.layer, keys[index:], values[index:], [behind, *kids[index + 1 :]])
+    return (None if left.is_empty() else left), (None if right.is_empty() else right)

@@ -18,6 +18,10 @@ EMPTY_ROOT = CID_PREFIX + sha256(EMPTY).digest()
 # Kept, of the keys that were met last: a repo's next commit has most of them. 300 bytes each.
 MAX_HEIGHTS = 8_192
 
+# Subtrees of a node that are put into its old block: each goes through all of it twice, which
+# takes as long for about so many as to encode the node anew, large or small.
+MAX_SPLICES = 16
+
 
 class BadTree(ValueError):
     """The tree is not one that a repo may have, or not the one that the operations speak of."""
@@ -128,11 +132,16 @@ def _spliced(node: Node) -> bytes | None:
     None if it has to be encoded anew.
     """
     block = node.block
-    for kid in node.kids:
-        if block is not None and isinstance(kid, Node) and kid.is_changed:
-            old, new = kid.cid, seal(kid)
-            # A hostile node may hold the same CID as a value as well.
-            block = block.replace(old, new) if old is not None and block.count(old) == 1 else None
+    if block is None:
+        return None
+    changed = [kid for kid in node.kids if isinstance(kid, Node) and kid.is_changed]
+    if len(changed) > MAX_SPLICES:
+        return None
+    for kid in changed:
+        # A hostile node may hold the same CID as a value as well.
+        if kid.cid is None or block.count(kid.cid) != 1:
+            return None
+        block = block.replace(kid.cid, seal(kid))
     return block
 
 

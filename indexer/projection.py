@@ -22,10 +22,12 @@ from indexer.events import Account, Rejected, RejectReason, VerifiedCommit, Veri
 from indexer.record_rules import Parsed, tokens_of, uri_of
 from indexer.records import InvalidRecord, Invite, Row, Scope, Space, Verification
 from indexer.repo import Contents
+from indexer.repo_rules import Stream
 from indexer.store import backfills, members, records, repos, tombstones
 from indexer.store.db import Transaction
 
-TURN = 0.005  # seconds that records are read before others get their turn; one may take 0.01
+TURN = 0.005  # seconds that events are checked, or records read, before others get their turn
+ROUNDS = 4  # of the event loop that a turn is: one alone takes a waiting task only a step further
 RECONCILE_CHUNK = 500  # records of a repo that are held in memory at once
 
 
@@ -43,11 +45,12 @@ Change = VerifiedCommit | VerifiedSync | Account | Rejected | Desynchronize
 
 
 class Projection:
-    """The rules, for one scope and the events of one relay host."""
+    """The rules, for one scope and the events of one relay host: its live stream, or a replay."""
 
-    def __init__(self, scope: Scope, relay: str) -> None:
+    def __init__(self, scope: Scope, relay: str, *, is_replay: bool = False) -> None:
         self._scope = scope
         self._relay = relay
+        self._stream = Stream.replay(relay) if is_replay else Stream.live(relay)
 
     async def apply(
         self, tx: Transaction, changes: Iterable[Change], now: int
@@ -105,7 +108,7 @@ class Projection:
                 write = _copied(contents, uri, copied.get(uri))
                 row = part.rows.get(uri)
                 if row is None or row.cid != write.cid or row.revoked:
-                    since = await _turn(since)
+                    since = await turn(since)
                     read = self._parse(commit, write, known, rejected)
                     restored = read.row
                     if restored is not None and (rev := purged.get((uri, restored.cid))):
@@ -140,7 +143,7 @@ class Projection:
         for commit in commits:
             parsed[id(commit)] = []
             for write in commit.writes:
-                since = await _turn(since)
+                since = await turn(since)
                 parsed[id(commit)].append(self._parse(commit, write, known, rejected))
         await slices.load_tokens(
             tx, part, tokens_of(w for writes in parsed.values() for w in writes)
@@ -149,16 +152,16 @@ class Projection:
         for change in run:
             match change:
                 case VerifiedCommit():
-                    if repo_rules.advance(part, change, self._relay):
+                    if repo_rules.advance(part, change, self._stream, now):
                         record_rules.apply_writes(part, change, parsed[id(change)], now)
                 case VerifiedSync():
                     repo_rules.sync(part, change)
                 case Account():
-                    is_news = repo_rules.account(part, change, self._relay, now)
+                    is_news = repo_rules.account(part, change, self._stream, now)
                     if is_news and repo_rules.is_deletion(change):
                         purged.append(change.did)
                 case Rejected():
-                    repo_rules.reject(part, change, self._relay)
+                    repo_rules.reject(part, change, self._stream, now)
         await slices.save(tx, part, now)
         for did in purged:
             await tombstones.purge_repo(tx, did, now)
@@ -194,11 +197,15 @@ class Projection:
         return known[key]
 
 
-async def _turn(since: float) -> float:
-    """Let others go on if they have waited for `TURN`; return since when they wait now."""
+async def turn(since: float) -> float:
+    """Let others go on if they have waited for `TURN`; return since when they wait now.
+
+    `since` and what is returned are of `time.monotonic`.
+    """
     if time.monotonic() - since < TURN:
         return since
-    await asyncio.sleep(0)
+    for _ in range(ROUNDS):
+        await asyncio.sleep(0)
     return time.monotonic()
 
 

@@ -1,7 +1,13 @@
 """What an event does to what is known of its repo: how far it is known, and how it is hosted.
 
 Every function changes a `Slice`, or returns the state of a repo that follows from another.
+
+How a repo is hosted has no revision, so `_is_outdated` orders what is said of it otherwise: each
+word by its stream. It decides what is shown, never what is revoked.
 """
+
+from typing import NamedTuple
+from uuid import uuid4
 
 import libipld
 
@@ -13,11 +19,31 @@ from indexer.store.repos import Repo, hosting_of
 from indexer.syntax import format_datetime, parse_datetime
 
 _NOTHING = (None, libipld.encode_cid(EMPTY_ROOT))  # what `prev_data` is of a repo's first commit
+_REPLAY = "replay "  # what the name of no relay begins with
 
 
-def advance(part: Slice, commit: VerifiedCommit, relay: str) -> bool:
+class Stream(NamedTuple):
+    """Frames in the order of their `seq`: what a relay sends live, or what one replay plays."""
+
+    relay: str  # host[:port]
+    name: str  # whose numbers they are: the relay's, or those of this replay alone
+
+    @classmethod
+    def live(cls, relay: str) -> "Stream":
+        return cls(relay, relay)
+
+    @classmethod
+    def replay(cls, relay: str) -> "Stream":
+        return cls(relay, f"{_REPLAY}{uuid4()}")
+
+    @property
+    def is_live(self) -> bool:
+        return self.name == self.relay
+
+
+def advance(part: Slice, commit: VerifiedCommit, stream: Stream, now: int) -> bool:
     """Let a repo stand at a commit that is newer; return whether its writes are to be applied."""
-    repo = _repo(part, commit.did, commit, relay)
+    repo = _repo(part, commit.did, commit, stream, now)
     is_newer = repo.rev is None or commit.rev > repo.rev
     if not is_newer and repo.sync == "synchronized":
         return False  # played again: a repo that is complete up to its rev has nothing to learn
@@ -54,15 +80,10 @@ def sync(part: Slice, sync: VerifiedSync) -> None:
         part.put_repo(state._replace(sync="desynchronized", stretch=sync.rev))
 
 
-def account(part: Slice, account: Account, relay: str, now: int) -> bool:
+def account(part: Slice, account: Account, stream: Stream, now: int) -> bool:
     """Note what the host says of an account; return whether that was news."""
     repo = part.repo(account.did)
-    if repo.hosting_relay == relay:
-        if repo.hosting_seq is not None and account.seq <= repo.hosting_seq:
-            return False
-    elif repo.hosting_time is not None and _ms(account.time) <= _ms(repo.hosting_time):
-        # Two relays' sequences can't be compared, and an account event has no rev: the time is
-        # all that is left. It decides what is shown, never what is revoked.
+    if _is_outdated(repo, account.seq, account.time, stream):
         return False
     hosting = hosting_of(account.active, account.status)
     if hosting == "active" != repo.hosting:
@@ -70,15 +91,7 @@ def account(part: Slice, account: Account, relay: str, now: int) -> bool:
         repo = _doubted(repo)
     elif hosting == "deleted":
         repo = repo._replace(whole_rev=None)  # all of it is purged: if it comes back, it is new
-    part.put_repo(
-        repo._replace(
-            hosting=hosting,
-            hosting_relay=relay,
-            hosting_seq=account.seq,
-            # Not in the future, or no other relay would be heard until then.
-            hosting_time=account.time if _ms(account.time) <= now else format_datetime(now),
-        )
-    )
+    part.put_repo(_dated(repo._replace(hosting=hosting), account.seq, account.time, stream, now))
     return True
 
 
@@ -87,24 +100,33 @@ def is_deletion(account: Account) -> bool:
     return not account.active and account.status == "deleted"
 
 
-def reject(part: Slice, rejected: Rejected, relay: str) -> None:
+def reject(part: Slice, rejected: Rejected, stream: Stream, now: int) -> None:
     """A repo said something that can't be so: it is to be rebuilt."""
     if rejected.did is None:
         return
-    repo = _repo(part, rejected.did, rejected, relay)
-    if repo.hosting != "active" and _is_before_hosting(repo, rejected, relay):
+    known = part.repo(rejected.did)
+    if (
+        known.hosting != "active"
+        and rejected.seq is not None
+        and _is_outdated(known, rejected.seq, rejected.time, stream)
+    ):
         return  # it was put away after that, and is fetched anew if it comes back
+    repo = _repo(part, rejected.did, rejected, stream, now)
     if rejected.rev is None or repo.rev is None or rejected.rev > repo.rev:
         part.put_repo(_doubted(repo))
 
 
-def _repo(part: Slice, did: str, change: VerifiedCommit | Rejected, relay: str) -> Repo:
+def _repo(
+    part: Slice, did: str, change: VerifiedCommit | Rejected, stream: Stream, now: int
+) -> Repo:
     """Return what is known of a repo, or, if that is nothing, what its first frame tells."""
     repo = part.repo(did)
-    if repo.rev is not None or repo.hosting_relay is not None:
+    is_told = repo.hosting_relay is not None or (not stream.is_live and repo.hosting_time)
+    if repo.rev is not None or is_told:
         return repo
-    # A host that sends commits of an account serves it: whatever it said of it before is old.
-    return repo._replace(hosting_relay=relay, hosting_seq=change.seq, hosting_time=change.time)
+    # A host that sends commits of an account serves it: whatever it said of it before is old. But
+    # what a replay sends may be from before the account's host was asked.
+    return _dated(repo, change.seq, change.time, stream, now)
 
 
 def _advanced(repo: Repo, commit: VerifiedCommit) -> Repo:
@@ -125,14 +147,35 @@ def _advanced(repo: Repo, commit: VerifiedCommit) -> Repo:
     )
 
 
-def _is_before_hosting(repo: Repo, rejected: Rejected, relay: str) -> bool:
-    """Whether a frame is older than the last word of the same relay on the account."""
-    return (
-        repo.hosting_relay == relay
-        and repo.hosting_seq is not None
-        and rejected.seq is not None
-        and rejected.seq <= repo.hosting_seq
-    )
+def _is_outdated(repo: Repo, seq: int, time: str | None, stream: Stream) -> bool:
+    """Whether the last word on how a repo is hosted is as new as a frame of this stream.
+
+    Within one stream `seq` decides. Between two it can't: each relay numbers its own, and what
+    is replayed may bear numbers that its relay has given up since, or another machine's relay
+    of the same name. So the times decide, which is all that is left.
+    """
+    if repo.hosting_seq is not None:
+        if repo.hosting_relay == stream.name:
+            return seq <= repo.hosting_seq
+        # Of a replay that holds as well: a clock that ran ahead, cut to ours by `_dated`, makes
+        # what was played live look new.
+        if repo.hosting_relay == stream.relay and seq <= repo.hosting_seq:
+            return True
+    return repo.hosting_time is not None and _ms(time) <= _ms(repo.hosting_time)
+
+
+def _dated(repo: Repo, seq: int | None, time: str | None, stream: Stream, now: int) -> Repo:
+    """Return the repo's state when the last word on how it is hosted is this frame's."""
+    is_of_replay = repo.hosting_relay is None or repo.hosting_relay.startswith(_REPLAY)
+    if stream.is_live or is_of_replay:
+        # No replay takes a live stream's place: that goes on behind its own last word, as if
+        # nothing had been played.
+        repo = repo._replace(hosting_relay=stream.name, hosting_seq=seq)
+    # Not in the future, or no other relay would be heard until then; and, since hosts' clocks
+    # differ, never back, or what came before could be news again.
+    time = time if _ms(time) <= now else format_datetime(now)
+    is_later = repo.hosting_time is None or _ms(time) > _ms(repo.hosting_time)
+    return repo._replace(hosting_time=time) if is_later else repo
 
 
 def _doubted(repo: Repo) -> Repo:

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from itertools import count
+from itertools import count, repeat
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,18 @@ Row = dict[str, Any]
 class Repo:
     """One repo's history as proven commits: each follows the one before."""
 
-    def __init__(self, did: str = ALICE, seqs: Iterator[int] | None = None) -> None:
+    def __init__(
+        self,
+        did: str = ALICE,
+        seqs: Iterator[int] | None = None,
+        times: Iterator[str] | None = None,
+    ) -> None:
         self.did = did
         self.rev: str | None = None
         self.data: str | None = None
         self.cids: dict[str, str] = {}
         self._seqs = seqs or count(1)
+        self._times = times or repeat(TIME)
         self._numbers = count(1)
 
     def uri(self, path: str) -> str:
@@ -55,7 +61,7 @@ class Repo:
         data_ = cid_text(rev.encode())
         commit: dict[str, Any] = {
             "seq": next(self._seqs),
-            "time": TIME,
+            "time": next(self._times),
             "did": self.did,
             "rev": rev,
             "since": self.rev,
@@ -68,7 +74,11 @@ class Repo:
         return VerifiedCommit(**commit)
 
     def account(self, active: bool, status: str | None = None, **fields: Any) -> Account:
-        values: dict[str, Any] = {"seq": next(self._seqs), "time": TIME, **fields}
+        values: dict[str, Any] = {
+            "seq": next(self._seqs),
+            "time": next(self._times),
+            **fields,
+        }
         return Account(did=self.did, active=active, status=status, **values)
 
     def sync(self, data: str | None = None, rev: str | None = None) -> VerifiedSync:
@@ -78,7 +88,7 @@ class Repo:
         )
 
     def rejected(self, rev: str | None) -> Rejected:
-        return Rejected(next(self._seqs), TIME, "bad_block", self.did, rev)
+        return Rejected(next(self._seqs), next(self._times), "bad_block", self.did, rev)
 
     def later(self) -> str:
         """Return a rev after all that were given, and take it: the PDS's, which nobody saw yet."""
@@ -102,6 +112,13 @@ class Index:
         """Apply each in a batch of its own."""
         for change in changes:
             await self.apply(change)
+
+    async def replay(self, *changes: Change, relay: str = RELAY) -> None:
+        """Apply each in a batch of its own, as one replay does."""
+        played = Projection(SCOPE, relay, is_replay=True)
+        for change in changes:
+            async with self.db.transaction() as tx:
+                await played.apply(tx, [change], self.now)
 
     async def revoke_token(self, space_uri: str, token: str = "token", actor: str = ALICE) -> bool:
         async with self.db.transaction() as tx:

@@ -1,6 +1,7 @@
 """Frames of a relay become an index, and the cursor is where the index is: whatever happens."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from indexer import consumer as module
 from indexer import firehose, inbox
 from indexer.consumer import Consumer, cursor_checkpoint
 from indexer.firehose import Firehose
+from indexer.projection import TURN
+from indexer.prove import Prover
 from indexer.receiver import FAR_AHEAD
 from indexer.store import cursors, daemon, repos
 from indexer.store.cursors import Cursor
@@ -22,12 +25,14 @@ from indexer.store.db import Database, DatabaseError
 from tests.unit.frames import (
     ALICE,
     BOB,
+    COLLECTIONS,
     NOW,
     SCOPE,
     SPACE,
     TIME,
     VERIFICATION,
     Author,
+    Directory,
     block,
     error_frame,
     foreign_commit,
@@ -69,10 +74,11 @@ def consumer_of(db: Database, relay: Relay, start: int | None, **more: Any) -> C
     options: dict[str, Any] = {
         "checkpoint": cursor_checkpoint(RELAY),
         "clock": lambda: NOW / 1000,
+        "prover": prover(),
         **more,
     }
     source = Firehose(relay.url)
-    return Consumer(db, SCOPE, prover(), source=source, relay=RELAY, start=start, **options)
+    return Consumer(db, SCOPE, source=source, relay=RELAY, start=start, **options)
 
 
 @asynccontextmanager
@@ -759,6 +765,37 @@ async def test_infos_and_steps_back_wait_for_room_too(
     async with consuming(index, relay) as consumer, index.db.transaction():
         await asyncio.sleep(0.2)
         assert consumer.stats.frames <= 21
+
+
+async def test_commits_that_are_slow_to_check_leave_turns_to_others(
+    index: Index, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GATHER", 0.2)
+    steps: list[str] = []
+
+    class Slow(Prover):
+        async def prove(self, event: Any, now: int) -> Any:
+            steps.append("check")
+            time.sleep(TURN)  # as a commit of many blocks takes it
+            return await super().prove(event, now)
+
+    async def wait_for_turns() -> None:
+        while True:
+            await asyncio.sleep(0)
+            if steps and steps[-1] != "turn":
+                # Who is woken often has more than one step to do.
+                await asyncio.sleep(0)
+                steps.append("turn")
+
+    author = Author()
+    for seq in range(1, 11):
+        relay.add(seq, author.commit(seq, {path(seq): verification()}))
+    others = asyncio.create_task(wait_for_turns())
+    more = {"prover": Slow(Directory(), COLLECTIONS.__contains__)}
+    async with consuming(index, relay, **more):
+        await cursor_at(index, 10)
+    others.cancel()
+    assert steps[:20] == ["check", "turn"] * 10
 
 
 async def test_a_batch_takes_so_many_bytes_of_blocks(

@@ -2,9 +2,11 @@
 
 import json
 from base64 import b32decode
+from collections.abc import Iterator
 from hashlib import sha256
-from itertools import permutations
+from itertools import count, islice, permutations
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from indexer.events import Op
 from indexer.mst import MissingBlock, Tree, invert
-from indexer.mst_node import EMPTY_ROOT, BadTree, common_prefix, height
+from indexer.mst_node import EMPTY_ROOT, MAX_SPLICES, BadTree, common_prefix, height
 from tests.unit.frames import block, cid_of, tree
 
 INTEROP = Path(__file__).parents[3] / "shared" / "fixtures" / "interop"
@@ -174,3 +176,109 @@ def test_a_key_in_the_wrong_layer_is_a_bad_tree() -> None:
     data = block({"l": None, "e": [_entry(first), _entry(second[shared:], shared)]})
     with pytest.raises(BadTree):
         Tree(cid_of(data), {cid_of(data): data}).get(low)
+
+
+def keys_of(layer: int, prefix: str) -> Iterator[bytes]:
+    return (key for n in count() if height(key := f"{prefix}{n}".encode()) == layer)
+
+
+class Forest:
+    """Nodes with whatever keys in whatever places, hashed as they should be."""
+
+    def __init__(self) -> None:
+        self.blocks: dict[bytes, bytes] = {}
+
+    def node(self, keys: list[bytes], kids: list[bytes | None]) -> bytes:
+        entries, before = [], b""
+        for key, kid in zip(keys, kids[1:], strict=True):
+            shared = common_prefix(before, key)
+            entries.append(_entry(key[shared:], shared, t=kid))
+            before = key
+        data = block({"l": kids[0], "e": entries})
+        self.blocks[cid_of(data)] = data
+        return cid_of(data)
+
+    def leaf(self, *keys: bytes) -> bytes:
+        return self.node(list(keys), [None] * (len(keys) + 1))
+
+    def grow(self, keys: list[bytes], layer: int) -> bytes | None:
+        """Return a tree with these keys in this order, right or wrong."""
+        if not keys:
+            return None
+        marks = [index for index, key in enumerate(keys) if height(key) == layer]
+        runs = [keys[a + 1 : b] for a, b in zip([-1, *marks], [*marks, None], strict=True)]
+        return self.node([keys[mark] for mark in marks], [self.grow(r, layer - 1) for r in runs])
+
+
+A, D, P, Z = (next(keys_of(0, prefix)) for prefix in "adpz")
+C, Q = (next(keys_of(1, prefix)) for prefix in "cq")
+M = next(keys_of(2, "m"))
+
+
+def test_a_key_beyond_one_of_a_node_further_up_is_a_bad_tree() -> None:
+    forest = Forest()
+
+    def shows(left: bytes | None, right: bytes | None, key: bytes) -> bytes | None:
+        return Tree(forest.node([M], [left, right]), forest.blocks).get(key)
+
+    # Below a node without keys, which says nothing of its place.
+    assert shows(None, forest.node([], [forest.leaf(P, Z)]), Z) == VALUE
+    with pytest.raises(BadTree):
+        shows(None, forest.node([], [forest.leaf(A, Z)]), Z)
+    with pytest.raises(BadTree):
+        shows(forest.node([], [forest.leaf(A, Z)]), None, A)
+    # Before the first key of a node, and behind the last one.
+    assert shows(None, forest.node([Q], [forest.leaf(P), None]), P) == VALUE
+    with pytest.raises(BadTree):
+        shows(None, forest.node([Q], [forest.leaf(A), None]), P)
+    with pytest.raises(BadTree):
+        shows(forest.node([C], [None, forest.leaf(Z)]), None, D)
+
+
+@pytest.mark.parametrize(("left", "right"), [(D, P), (Z, P), (D, A)])
+def test_keys_beyond_the_one_that_was_put_between_them_are_a_bad_tree(
+    left: bytes, right: bytes
+) -> None:
+    forest = Forest()
+    before = forest.node([C], [None, forest.leaf(left)])
+    behind = forest.node([Q], [forest.leaf(right), None])
+    root = forest.node([M], [before, behind])
+    created = [Op("create", M.decode(), VALUE, None)]
+    if left < M < right:
+        middle = forest.leaf(left, right)
+        assert invert(root, created, forest.blocks) == forest.node([C, Q], [None, middle, None])
+        return
+    with pytest.raises(BadTree):
+        invert(root, created, forest.blocks)
+
+
+@given(st.sets(KEYS, min_size=2, max_size=60), st.randoms())
+def test_two_keys_in_each_others_places_are_found_to_be_so(paths: set[str], rng: Random) -> None:
+    keys = sorted(path.encode() for path in paths)
+    one = rng.choice(keys)
+    other = rng.choice([key for key in keys if height(key) == height(one)])
+    swapped = {one: other, other: one}
+    forest = Forest()
+    root = forest.grow([swapped.get(key, key) for key in keys], max(map(height, keys)))
+    assert root is not None
+
+    def walk() -> None:
+        tree = Tree(root, forest.blocks)
+        assert [tree.get(key) for key in keys] == [VALUE] * len(keys)
+
+    if one == other:
+        walk()
+        return
+    with pytest.raises(BadTree):
+        walk()
+
+
+@pytest.mark.parametrize("changed", [1, MAX_SPLICES, MAX_SPLICES + 1, 80])
+def test_however_many_subtrees_of_a_node_have_changed_it_is_what_it_was(changed: int) -> None:
+    above = list(islice(keys_of(1, "app.bsky.feed.post/"), 80))
+    leaves = [next(keys_of(0, f"{key.decode()}-")) for key in above]
+    before = {key.decode(): VALUE for key in [*above, *leaves]}
+    after = before | {key.decode(): OTHER for key in leaves[:changed]}
+    ops = [Op("update", key.decode(), OTHER, VALUE) for key in leaves[:changed]]
+    assert len(tree(after)) == 81
+    assert invert(root_of(after), ops, blocks_of(after)) == root_of(before)
