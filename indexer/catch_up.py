@@ -26,7 +26,8 @@ async def watch(consumer: Consumer, clock: Callable[[], float] = time.time) -> N
     while True:
         now, was_behind = clock(), stats.pace.is_behind
         sent = _sent_at(consumer)
-        pace = stats.pace.seen(Look(now, stats.frames, sent, consumer.is_connected))
+        is_waiting = consumer.is_connected and consumer.is_settled
+        pace = stats.pace.seen(Look(now, stats.frames, sent, is_waiting))
         stats.pace = pace
         seq = consumer.position.seq if consumer.position else None
         if pace.is_behind and not was_behind:

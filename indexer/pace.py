@@ -6,13 +6,14 @@ is concluded rests on several.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 WINDOW = 10.0  # seconds over which the pace is taken
 LOOKS = 3  # in a row that have to agree before a state changes
 BEHIND = 30.0  # seconds; less is a hiccup of the network
 LIVE = 10.0  # seconds
+QUIET = 60.0  # seconds without a frame: by then a dead relay is noticed, so there are no more
 LEAST_SPEED = 1.01  # seconds of the stream a second; with less there is no end in sight
 
 
@@ -23,7 +24,7 @@ class Look:
     at: float
     frames: int  # that have come since the start
     sent: float | None  # when the relay sent the newest, if it said so
-    is_connected: bool
+    is_waiting: bool  # for the relay: it is there, and all that has come from it is applied
 
     @property
     def lag(self) -> float | None:
@@ -36,17 +37,21 @@ class Pace:
 
     looks: tuple[Look, ...] = ()
     is_behind: bool = False  # so far that it has to catch up
+    quiet_since: float | None = None  # when it began to wait for a frame, in Unix seconds
 
     def seen(self, look: Look) -> "Pace":
         """Return the pace after one more look."""
-        before = self.looks[-1] if self.looks else Look(look.at, 0, None, look.is_connected)
-        if look.frames == before.frames:
+        quiet_since = None
+        if look.frames == (self.looks[-1].frames if self.looks else 0):
             # Nothing came: that its newest frame gets older does not mean that it falls behind.
-            look = Look(look.at, look.frames, None, look.is_connected)
+            look = replace(look, sent=None)
+            if look.is_waiting:
+                quiet_since = min(look.at, self.quiet_since or look.at)
         # None of them if the clock was set back.
         kept = [old for old in self.looks if look.at - WINDOW <= old.at < look.at]
         looks = (*kept, look)
-        return Pace(looks, _is_behind(looks, self.is_behind))
+        has_all = quiet_since is not None and look.at - quiet_since >= QUIET
+        return Pace(looks, not has_all and _is_behind(looks, self.is_behind), quiet_since)
 
     @property
     def rate(self) -> float:
@@ -91,10 +96,6 @@ def _middle(points: Sequence[_Point]) -> _Point | None:
 
 
 def _is_behind(looks: Sequence[Look], was_behind: bool) -> bool:
-    first, last = looks[0], looks[-1]
-    if last.frames == first.frames and last.at - first.at > WINDOW / 2:
-        # Where there is no relay, nothing comes either.
-        return was_behind and not all(look.is_connected for look in looks)
     lags = [look.lag for look in looks[-LOOKS:] if look.lag is not None]
     if len(lags) == LOOKS and (min(lags) > BEHIND or max(lags) < LIVE):
         return min(lags) > BEHIND

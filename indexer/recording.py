@@ -15,6 +15,7 @@ of one that is cut off, as far as it goes, all frames that are whole.
 
 import asyncio
 import os
+import stat
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -121,8 +122,10 @@ class Recording:
     @classmethod
     @contextmanager
     def open(cls, path: Path) -> Iterator[Self]:
-        """Open a file to read it. Raises `RecordingError`."""
+        """Open a file to read it. Raises `RecordingError`, also for a pipe: it may never end."""
         try:
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise RecordingError(f"{path} can't be read: it is no regular file")
             file = path.open("rb")
         except OSError as error:
             raise RecordingError(f"{path} can't be read: {error.strerror}") from None

@@ -138,7 +138,8 @@ def _share_done(
 ) -> float | None:
     """Return what is played of the whole, from 0 to 1; None if that can't be told."""
     if last is None:
-        return recording.played / recording.size if recording else None
+        # One that is still being written is longer by now than it was.
+        return min(1.0, recording.played / recording.size) if recording else None
     if first is None or seq is None or seq <= first:
         return None
     return min(1.0, (seq - first) / (last - first))

@@ -96,15 +96,9 @@ class Publisher:
         # Those under way may wait for a slow host: they must not hide the others.
         return await outbox.due_repos(self._db, self._now(), SPREAD + running)
 
-    def nudge(self, did: str | None = None) -> None:
-        """Publish soon, within `REST` if nothing else is under way, what is due of this repo.
-
-        Without one, see which repos have something to do.
-        """
-        if did is None:
-            self._look_at = -math.inf
-        else:
-            self._nudged[did] = None
+    def nudge(self, did: str) -> None:
+        """Publish soon, within `REST` if nothing else is under way, what is due of this repo."""
+        self._nudged[did] = None
         self._wake.set()
 
     async def publish(self, dids: Iterable[str], within: float) -> None:
@@ -130,6 +124,8 @@ class Publisher:
 
     async def _publish_some(self, did: str, insist: bool) -> bool:
         """Take one step; return whether there may be more to do."""
+        if not (await self._is_due(did, "sent") or await self._is_due(did, "pending")):
+            return False
         again = self._clock() + RESOLVE_AGAIN
         try:
             pds = (await self._resolver.resolve(did)).pds
@@ -144,7 +140,7 @@ class Publisher:
                 return False
             if checks := await self._claim(did, "sent"):
                 return await self._check(pds, checks)
-            if not await outbox.is_due(self._db, did, "pending", self._now()):
+            if not await self._is_due(did, "pending"):
                 return False
             try:
                 session = await self._sessions.get(did)
@@ -153,10 +149,13 @@ class Publisher:
             claimed = await self._claim(did, "pending")
             return await self._delete(pds, session, claimed) if claimed else False
 
+    async def _is_due(self, did: str, state: str) -> bool:
+        return await outbox.is_due(self._db, did, state, self._now())
+
     async def _claim(self, did: str, state: str) -> list[Deletion]:
-        now = self._now()
-        if not await outbox.is_due(self._db, did, state, now):
+        if not await self._is_due(did, state):
             return []
+        now = self._now()
         until = now + int(LEASE * 1000)
         return await self._db.write(
             lambda tx: outbox.claim(tx, did, state, now=now, until=until, limit=MAX_WRITES)

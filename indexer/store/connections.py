@@ -11,7 +11,7 @@ import aiosqlite
 from indexer.store.migrations import version_of
 
 BUSY_TIMEOUT = 10.0  # seconds; `rescind replay` and `login` write to the same file
-CACHE_KIB = 32_768
+CACHE_KIB = 16_384  # of each connection; a daemon has four, and some for a while
 CHECKPOINT_PAGES = 16_000  # a commit that finds a WAL of about 64 MB folds it in itself
 PRAGMAS = (
     "synchronous = full",  # an acknowledged revocation survives a power cut

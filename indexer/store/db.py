@@ -4,7 +4,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
@@ -17,6 +17,10 @@ from indexer.store.near import Near
 __all__ = ["Aside", "Database", "DatabaseError", "Params", "Reader", "Row", "Transaction"]
 
 FOLD_EVERY = 1.0  # seconds between checkpoints of a daemon, beside what it reads and writes
+
+# Steps of SQLite's machine, some 0.5 ms, after which others get their turn: many a caller asks
+# for one page after the other.
+MAX_RUN = 5_000
 
 T = TypeVar("T")
 
@@ -58,12 +62,22 @@ class Transaction(Aside):
 class Database:
     """One SQLite file in WAL mode: readers beside one writer, every commit on the disk."""
 
-    def __init__(self, path: Path, writer: aiosqlite.Connection, reader: aiosqlite.Connection):
+    def __init__(
+        self,
+        path: Path,
+        *,
+        writer: aiosqlite.Connection,
+        reader: aiosqlite.Connection,
+        near_writer: Near,
+        near_reader: Near,
+        opened: AsyncExitStack,
+    ) -> None:
         self.path = path
         self._writer = writer
         self._reader = reader
-        self._near_reader = Near(path)
-        self._near_writer = Near(path)
+        self._near_writer = near_writer
+        self._near_reader = near_reader
+        self._opened = opened
         self._turn = asyncio.Lock()
 
     @classmethod
@@ -75,25 +89,30 @@ class Database:
         """
         if not create and not path.exists():
             raise DatabaseError(f"There is no database at {path}: start `rescind run` first.")
-        connections: list[aiosqlite.Connection] = []
         try:
-            for _ in range(2):
-                connections.append(await connect(path))
-                if len(connections) == 1:
-                    await migrate(connections[0], path)
-        except BaseException as error:
-            for connection in connections:
-                await connection.close()
-            if isinstance(error, sqlite3.Error):
-                raise DatabaseError(f"The database {path} can't be opened: {error}.") from error
-            raise
-        return cls(path, *connections)
+            async with AsyncExitStack() as opened:
+                writer = await connect(path)
+                opened.push_async_callback(writer.close)
+                await migrate(writer, path)
+                reader = await connect(path)
+                opened.push_async_callback(reader.close)
+                near_writer = Near(path)
+                opened.callback(near_writer.close)
+                near_reader = Near(path)
+                opened.callback(near_reader.close)
+                return cls(
+                    path,
+                    writer=writer,
+                    reader=reader,
+                    near_writer=near_writer,
+                    near_reader=near_reader,
+                    opened=opened.pop_all(),
+                )
+        except sqlite3.Error as error:
+            raise DatabaseError(f"The database {path} can't be opened: {error}.") from error
 
     async def close(self) -> None:
-        self._near_reader.close()
-        self._near_writer.close()
-        await self._reader.close()
-        await self._writer.close()
+        await self._opened.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -103,13 +122,17 @@ class Database:
 
     async def all(self, sql: str, params: Params = {}) -> list[Row]:  # noqa: B006
         """Return all rows of a query over what is committed."""
+        near = self._near_reader
+        near.start()
         try:
-            self._near_reader.start()
-            return await self._near_reader.fetch(sql, params)
+            rows = await near.fetch(sql, params)
         except sqlite3.Error as error:
-            if not self._near_reader.gives_up(error):
+            if not near.gives_up(error):
                 raise
-        return await Threaded(self._reader).fetch(sql, params)
+            return await Threaded(self._reader).fetch(sql, params)
+        if near.steps > MAX_RUN:
+            await asyncio.sleep(0)
+        return rows
 
     async def one(self, sql: str, params: Params = {}) -> Row | None:  # noqa: B006
         """Return the first row of a query over what is committed."""

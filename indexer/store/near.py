@@ -8,14 +8,18 @@ row. So what is small is done at once. What proves to be larger is given up, and
 import asyncio
 import sqlite3
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
+from time import perf_counter
 
-from indexer.store.connections import PRAGMAS, Params, Row
+from indexer.store.connections import BUSY_TIMEOUT, PRAGMAS, Params, Row
 
-# A query, or a transaction, may take so many steps of SQLite's machine, which are some 2 ms.
-MAX_STEPS = 40_000
-LOOK_EVERY = 1_000  # steps, to see whether there were too many
+# What a query, or a transaction, may take before it is given up.
+MAX_STEPS = 40_000  # of SQLite's machine: 2 to 5 ms
+MAX_SECONDS = 0.005  # for a disk that is slow to read
+LOOK_EVERY = 100  # steps, to see whether it was too much
 
 _NOT_HERE = frozenset((sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_BUSY))
 
@@ -24,14 +28,23 @@ class Near:
     """One connection; it waits for no lock, and keeps the loop for the disk only to read."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._steps = 0
-        self._connection = self._open()
+        """Open a file that has our schema. Raises `sqlite3.Error`."""
+        self._texts: dict[str, str] = {}  # what is asked instead of a text that failed
+        self._number = count()
+        self._connection = _open(path)
+        self.start()
+        self._connection.set_progress_handler(self._is_too_much, LOOK_EVERY)
         # Of its own: the loop's may be full of look-ups of slow names.
         self._disk = ThreadPoolExecutor(1, "commit")
 
     async def fetch(self, sql: str, params: Params) -> list[Row]:
-        return self._connection.execute(sql, params).fetchall()
+        try:
+            return self._connection.execute(self._texts.get(sql, sql), params).fetchall()
+        except sqlite3.OperationalError:
+            # CPython 3.11 takes what failed between two rows for in use, for good, and compiles
+            # that text at each call from then on: 50 us. Another text it compiles once.
+            self._texts[sql] = f"{sql} -- {next(self._number)}"
+            raise
 
     async def run(self, sql: str, params: Params) -> int:
         return self._connection.execute(sql, params).rowcount
@@ -40,8 +53,9 @@ class Near:
         self._connection.executemany(sql, rows)
 
     def start(self) -> None:
-        """Count the steps from here on."""
-        self._steps = 0
+        """Count the steps and the time from here on."""
+        self.steps = 0
+        self._until = perf_counter() + MAX_SECONDS
 
     def begin(self) -> None:
         """Begin to write."""
@@ -50,39 +64,40 @@ class Near:
 
     async def commit(self) -> None:
         """Wait, but not on the loop, until what was written is on the disk."""
-        done = self._disk.submit(self._connection.commit)
+        done = asyncio.wrap_future(self._disk.submit(self._connection.commit))
         try:
-            await asyncio.wrap_future(done)
+            await asyncio.shield(done)
         finally:
-            wait([done])  # also when cancelled: until then nobody may use the connection
+            while not done.done():  # it was cancelled: until then nobody may use the connection
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([done])
 
     def gives_up(self, error: BaseException) -> bool:
         """Undo what was written, if anything, and tell whether a thread is to do it instead."""
-        is_for_thread = (
-            isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode in _NOT_HERE
-        )
         self._connection.rollback()
-        if is_for_thread:
-            # A new one, as CPython 3.11 never again takes from its cache a statement that failed.
-            self._connection.close()
-            self._connection = self._open()
-        return is_for_thread
+        # Not all have a code: those that CPython itself raises have none.
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK)
+        return code & 0xFF in _NOT_HERE  # whatever the reason that an extended code adds
 
     def close(self) -> None:
         self._disk.shutdown()
         self._connection.close()
 
-    def _open(self) -> sqlite3.Connection:
-        # The thread that commits uses it too, though never at the same time.
-        connection = sqlite3.connect(
-            self._path, isolation_level=None, timeout=0, check_same_thread=False
-        )
-        connection.row_factory = sqlite3.Row
-        for pragma in PRAGMAS:
-            connection.execute(f"pragma {pragma}")
-        connection.set_progress_handler(self._is_too_much, LOOK_EVERY)
-        return connection
-
     def _is_too_much(self) -> bool:
-        self._steps += LOOK_EVERY
-        return self._steps > MAX_STEPS
+        self.steps += LOOK_EVERY
+        return self.steps > MAX_STEPS or perf_counter() > self._until
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    # The thread that commits uses it too, though never at the same time.
+    connection = sqlite3.connect(
+        path, isolation_level=None, timeout=BUSY_TIMEOUT, check_same_thread=False
+    )
+    try:
+        connection.row_factory = sqlite3.Row
+        for pragma in (*PRAGMAS, "busy_timeout = 0"):
+            connection.execute(f"pragma {pragma}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection

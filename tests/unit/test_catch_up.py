@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from indexer import catch_up as module
 from indexer.catch_up import watch
 from indexer.consumer import Consumer
+from indexer.pace import QUIET
 from indexer.store.cursors import Cursor
 from tests.unit.world import FakeStream
 
@@ -23,6 +24,7 @@ class Stream(FakeStream):
     """A stream and a clock: each time that the clock is asked, half a second has gone by."""
 
     speed, rate, sent, now, looks = 0.0, 0, NOW, NOW, 0
+    is_settled = True
 
     def clock(self) -> float:
         self.looks += 1
@@ -46,8 +48,9 @@ async def watching(stream: Stream) -> AsyncIterator[Entries]:
 async def goes_on(stream: Stream, seconds: float, speed: float, rate: int = 2_000) -> None:
     stream.speed, stream.rate = speed, rate
     until = stream.looks + seconds * 2
-    while stream.looks < until:
-        await asyncio.sleep(0)
+    async with asyncio.timeout(20):
+        while stream.looks < until:
+            await asyncio.sleep(0)
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +91,22 @@ async def test_a_daemon_that_is_live_tells_nothing() -> None:
         await goes_on(stream, 60, 1)
     assert entries == []
     assert stream.stats.pace.rate == 2_000
+
+
+async def test_while_what_has_come_is_not_applied_it_has_not_ended() -> None:
+    """The inbox is full: the relay has more, which is left unread."""
+    stream = Stream()
+    stream.sent -= 100_000
+    async with watching(stream) as entries:
+        await goes_on(stream, 8, 50)
+        stream.is_settled = False
+        await goes_on(stream, 600, 0, 0)
+        assert stream.stats.pace.is_behind
+        assert {entry["event"] for entry in entries} == {"catch_up.began", "catch_up.advanced"}
+        stream.is_settled = True
+        await goes_on(stream, QUIET + 1, 0, 0)
+    assert entries[-1]["event"] == "catch_up.ended"
+    assert not stream.stats.pace.is_behind
 
 
 async def test_while_there_is_no_relay_it_repeats_nothing() -> None:

@@ -177,7 +177,7 @@ async def test_a_record_that_brings_a_revoked_token_later_is_born_dead_and_delet
     for rkey, uses in (("one", 1), ("two", 1), ("one", 2)):
         again = await world.invite(space, HASH, rkey, maxUses=uses)
         assert await live(world) == 0
-        world.publisher.nudge()
+        world.publisher.nudge(ALICE)
         await eventually(lambda uri=again: is_gone(world, uri))  # type: ignore[misc]
         await world.show_deletions()
 
@@ -239,7 +239,7 @@ async def test_an_invite_that_its_repo_has_deleted_can_be_revoked_for_good(world
     assert await world.states() == {}  # there is nothing to delete
     again = await world.invite(space, HASH, "two")
     assert await live(world) == 0
-    world.publisher.nudge()
+    world.publisher.nudge(ALICE)
     await eventually(lambda: is_gone(world, again))
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from indexer.pace import BEHIND, LIVE, LOOKS, WINDOW, Look, Pace
+from indexer.pace import BEHIND, LIVE, LOOKS, QUIET, WINDOW, Look, Pace
 
 NOW = 1_800_000_000.0  # Unix seconds
 EVERY = 0.5  # seconds
@@ -22,17 +22,17 @@ class Stream:
         rate: float = 1000.0,
         *,
         sent: float | None = None,
-        is_connected: bool = True,
+        is_waiting: bool = True,
     ) -> Pace:
         for _ in range(round(seconds / EVERY)):
             self.now += EVERY
             self.sent += speed * EVERY
             self.frames += round(rate * EVERY)
-            self.look(self.sent if sent is None else sent, is_connected=is_connected)
+            self.look(self.sent if sent is None else sent, is_waiting=is_waiting)
         return self.pace
 
-    def look(self, sent: float | None, *, is_connected: bool = True) -> Pace:
-        self.pace = self.pace.seen(Look(self.now, self.frames, sent, is_connected))
+    def look(self, sent: float | None, *, is_waiting: bool = True) -> Pace:
+        self.pace = self.pace.seen(Look(self.now, self.frames, sent, is_waiting))
         return self.pace
 
 
@@ -114,16 +114,27 @@ def test_old_frames_after_which_nothing_comes_are_not_behind() -> None:
 def test_who_has_all_that_there_is_has_caught_up() -> None:
     stream = Stream(lag=100_000)
     assert stream.goes_on(8).is_behind
-    assert stream.goes_on(WINDOW - 1, rate=0, speed=0).is_behind  # it may be a pause
-    assert not stream.goes_on(2, rate=0, speed=0).is_behind
+    assert stream.goes_on(QUIET - 1, rate=0, speed=0).is_behind  # it may be a pause
+    pace = stream.goes_on(2, rate=0, speed=0)
+    assert (pace.is_behind, pace.left) == (False, 0)
 
 
-def test_while_there_is_no_relay_it_stays_behind_and_sees_no_end() -> None:
+def test_a_relay_that_hangs_for_a_while_is_not_the_end_of_its_stream() -> None:
+    stream = Stream(lag=259_200)
+    stream.goes_on(20, speed=3)
+    for _ in range(5):
+        pace = stream.goes_on(QUIET - 1, rate=0, speed=0)
+        assert (pace.is_behind, pace.left) == (True, None)
+        assert stream.goes_on(EVERY, speed=3).is_behind
+
+
+def test_while_nothing_is_waited_for_it_stays_behind_and_sees_no_end() -> None:
+    """There is no relay, or what has come is not applied, so that no more is read."""
     stream = Stream(lag=100_000)
     stream.goes_on(8, speed=50)
-    pace = stream.goes_on(600, rate=0, speed=0, is_connected=False)
+    pace = stream.goes_on(600, rate=0, speed=0, is_waiting=False)
     assert (pace.is_behind, pace.left, pace.rate) == (True, None, 0)
-    assert stream.goes_on(WINDOW - 1, rate=0, speed=0).is_behind  # it has just come back
+    assert stream.goes_on(QUIET - 1, rate=0, speed=0).is_behind  # it has just come back
     assert stream.goes_on(8, speed=50).left is not None
 
 
@@ -134,6 +145,10 @@ def test_a_clock_that_is_set_back_begins_anew() -> None:
     pace = stream.goes_on(EVERY, speed=50)
     assert (len(pace.looks), pace.rate, pace.left, pace.is_behind) == (1, 0, None, True)
     assert stream.goes_on(8, speed=50).rate == pytest.approx(1000)
+    stream.goes_on(QUIET / 2, rate=0, speed=0)
+    stream.now -= 3_600
+    assert stream.goes_on(QUIET, rate=0, speed=0).is_behind
+    assert not stream.goes_on(1, rate=0, speed=0).is_behind
 
 
 def test_it_takes_several_looks_to_be_behind() -> None:

@@ -1,6 +1,7 @@
 """What is recorded comes back as it was, as far as the file goes, and a bad file is told."""
 
 import asyncio
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -176,7 +177,7 @@ def test_what_is_no_recording_is_refused(file: Path, data: bytes, message: str) 
 
 
 def test_a_file_that_is_not_there_or_a_directory_is_told(tmp_path: Path) -> None:
-    for path, message in ((tmp_path / "none", "No such file"), (tmp_path, "Is a directory")):
+    for path, message in ((tmp_path / "none", "No such file"), (tmp_path, "no regular file")):
         with pytest.raises(RecordingError, match=message), Recording.open(path):
             pass
     for path, message in ((tmp_path, "exists"), (tmp_path / "no" / "file", "No such file")):
@@ -232,3 +233,10 @@ async def test_who_stops_playing_leaves_nobody_behind_who_reads_the_file(file: P
         await connections.aclose()
         assert asyncio.all_tasks() == before
     assert recording.problem is None
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(RecordingError, match="no regular file"), Recording.open(pipe):
+        pass

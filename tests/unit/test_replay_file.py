@@ -264,6 +264,36 @@ async def test_an_empty_one_is_played_at_once(index: Index, file: Path) -> None:
     assert (done.frames, done.seq) == (0, None)
 
 
+async def test_a_file_that_is_still_being_written_has_no_negative_time_left(
+    index: Index, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("indexer.inbox.MAX_WAITING", 5)
+    writer = Writer(file, RELAY)
+    frames = stretch(1, 99)
+    for data in frames[:40]:
+        writer.add(data)
+    writer.flush()
+    reports: list[Progress] = []
+    with Recording.open(file) as recording:
+        for data in frames[40:]:
+            writer.add(data)
+        writer.close()
+        await replay(
+            index.db,
+            SCOPE,
+            prover(),
+            source=recording,
+            relay=RELAY,
+            first=0,
+            last=None,
+            report=reports.append,
+        )
+        assert recording.played > recording.size
+    assert await indexed(index) == list(range(1, 100, 2))
+    assert all(report.left is None or report.left >= 0 for report in reports)
+    assert reports[-1].left == 0
+
+
 async def test_a_replay_that_is_cancelled_leaves_no_task_behind(index: Index, file: Path) -> None:
     record(file, stretch(1, 99))
     before = asyncio.all_tasks()

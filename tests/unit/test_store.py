@@ -3,9 +3,11 @@
 import asyncio
 import os
 import re
+import resource
 import shutil
 import sqlite3
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import closing
 from dataclasses import replace
@@ -142,6 +144,36 @@ async def test_a_directory_that_is_missing_or_a_directory_is_told_plainly(tmp_pa
     for path in (tmp_path / "nowhere" / "test.db", tmp_path):
         with pytest.raises(DatabaseError, match="can't be opened"):
             await Database.open(path)
+
+
+async def test_one_that_can_not_be_opened_whole_is_closed_whole(tmp_path: Path) -> None:
+    """The system may have no more descriptors at any of the files and connections."""
+    path = tmp_path / "test.db"
+    await (await Database.open(path)).close()
+    threads = set(threading.enumerate())
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    first = os.dup(0)  # the lowest that is free
+    os.close(first)
+    failed = 0
+    while True:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (first + failed, hard))
+        try:
+            opened = await Database.open(path)
+        except DatabaseError as error:
+            assert "can't be opened" in str(error)  # noqa: PT017 (the last attempt succeeds)
+            failed += 1
+        else:
+            break
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for thread in set(threading.enumerate()) - threads:
+            thread.join(5)
+        assert set(threading.enumerate()) == threads
+        again = os.dup(0)
+        os.close(again)
+        assert again == first
+    await opened.close()
+    assert failed > 6
 
 
 async def test_a_file_is_not_made_where_one_is_expected(tmp_path: Path) -> None:

@@ -440,7 +440,7 @@ async def test_what_is_put_back_is_deleted_again(world: World, indexed: bool) ->
     assert await live(world) == set()
     if not indexed:
         assert await world.revoke(ALICE, uri) == ([uri], {})
-    world.publisher.nudge()
+    world.publisher.nudge(ALICE)
     await eventually(lambda: is_gone(world, uri))
 
     [stone] = await world.stones(uri)
@@ -463,7 +463,7 @@ async def test_a_new_version_is_a_new_grant(world: World) -> None:
     await world.verification(ALICE, name="Carol Again")
 
     assert await live(world) == {uri}
-    world.publisher.nudge()
+    world.publisher.nudge(ALICE)
     await asyncio.sleep(0.1)
     assert in_repo(world, uri)
 
