@@ -593,7 +593,7 @@ async def test_a_database_error_ends_it_with_the_cursor_where_it_was(
 async def test_a_database_that_stays_locked_ends_it_too(
     index: Index, relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("indexer.store.db.BUSY_TIMEOUT", 0.05)
+    monkeypatch.setattr("indexer.store.connections.BUSY_TIMEOUT", 0.05)
     fill(relay, 1, 3)
     async with await Database.open(index.db.path) as impatient, index.db.transaction():
         consumer = consumer_of(impatient, relay, 0)

@@ -168,7 +168,7 @@ async def test_one_that_can_not_be_opened_whole_is_closed_whole(tmp_path: Path) 
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for thread in set(threading.enumerate()) - threads:
             thread.join(5)
-        assert set(threading.enumerate()) == threads
+        assert set(threading.enumerate()) <= threads
         again = os.dup(0)
         os.close(again)
         assert again == first
