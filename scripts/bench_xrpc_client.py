@@ -40,6 +40,8 @@ class Connection(asyncio.Protocol):
         """Send a request; the future is its answer's body."""
         assert self._transport
         self._answer = asyncio.get_running_loop().create_future()
+        if self._transport.is_closing():
+            self._answer.set_exception(BadAnswerError("the server hung up before it was asked"))
         self._transport.write(request)
         return self._answer
 
@@ -112,7 +114,8 @@ async def at_a_pace(
     """
     latencies: list[float] = []
     answer = b""
-    free: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
+    # All of them in turn: the server closes one that is idle for some seconds.
+    free: asyncio.Queue[Connection] = asyncio.Queue()
 
     async def ask(request: bytes, due: float) -> None:
         nonlocal answer

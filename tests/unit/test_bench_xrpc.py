@@ -11,7 +11,7 @@ import pytest
 from scripts import bench_xrpc, bench_xrpc_stage
 from scripts.bench_verify import BenchError
 from scripts.bench_xrpc import Amount
-from scripts.bench_xrpc_client import BadAnswerError, as_fast_as_possible, at_a_pace
+from scripts.bench_xrpc_client import BadAnswerError, Connection, as_fast_as_possible, at_a_pace
 from scripts.bench_xrpc_server import serving
 from scripts.bench_xrpc_stage import FEW, MANY, Owner, Size
 
@@ -107,6 +107,32 @@ async def test_calls_that_fall_due_while_the_server_stands_still_are_late_too() 
     # The last one fell due 110 ms before the server went on.
     assert min(took.latencies) > 0.1
     assert took.quantile(99) > 0.28
+
+
+async def test_all_connections_are_used_so_that_none_is_closed_for_being_idle() -> None:
+    asked: set[int] = set()
+
+    async def answer(_: bytes) -> bytes:
+        task = asyncio.current_task()
+        asked.add(id(task))
+        return OK
+
+    async with answering(answer) as port:
+        await at_a_pace(port, [b"GET / HTTP/1.1\r\n\r\n"] * 20, 4, per_second=200)
+    assert len(asked) == 4
+
+
+async def test_a_call_over_a_connection_that_was_closed_does_not_wait_for_ever() -> None:
+    async def answer(_: bytes) -> bytes:
+        raise ConnectionResetError
+
+    async with answering(answer) as port:
+        connection = await Connection.open(port)
+        with pytest.raises(BadAnswerError, match="hung up"):
+            await connection.ask(b"GET / HTTP/1.1\r\n\r\n")
+        async with asyncio.timeout(1):
+            with pytest.raises(BadAnswerError, match="before it was asked"):
+                await connection.ask(b"GET / HTTP/1.1\r\n\r\n")
 
 
 async def test_an_answer_may_come_in_pieces_and_one_that_fails_is_no_answer() -> None:
