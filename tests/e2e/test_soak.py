@@ -6,6 +6,7 @@ killed, and a replay runs beside it. What happens is drawn from a seed that a fa
 """
 
 import asyncio
+import json
 import os
 import random
 from asyncio import Task
@@ -208,9 +209,12 @@ async def test_whatever_happens_the_index_ends_as_the_repos_and_the_dead_stay_de
         await daemon.sees(
             """
             select 1 where not exists (
-                select 1 from repos where sync <> 'synchronized' or hosting <> 'active'
+                select 1 from repos
+                where did in (select value from json_each(?))
+                    and (sync <> 'synchronized' or hosting <> 'active')
             ) and not exists (select 1 from outbox where state in ('pending', 'sent'))
             """,
+            json.dumps([owner.account.did for owner in soak.owners]),
             within=SETTLED_WITHIN,
         )
         assert daemon.rows("select uri, error from outbox where state = 'blocked'") == [], names
