@@ -5,7 +5,6 @@ procedure, and what goes in and out, is said by its lexicon document.
 """
 
 import asyncio
-import json
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl
@@ -123,7 +122,7 @@ class Endpoint:
             response = error_answer(error, headers)
         else:
             # Our own promise to clients. A miss is a bug here, so it must not pass in silence.
-            response = _Answer(self._lexicons.output(nsid, output), headers=headers)
+            response = JSONResponse(self._lexicons.output(nsid, output), headers=headers)
         if is_procedure:
             # After it: the caller's write may have arrived meanwhile.
             response.headers.update(await self._repo_rev(caller))
@@ -195,16 +194,6 @@ class Endpoint:
 
     def _too_large(self) -> PayloadTooLargeError:
         return PayloadTooLargeError(f"the body must be at most {self._settings.max_body} bytes")
-
-
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-
-
-class _Answer(JSONResponse):
-    """As Starlette's, which makes an encoder for each."""
-
-    def render(self, content: object) -> bytes:
-        return _ENCODER.encode(content).encode()
 
 
 def error_answer(error: XrpcError, headers: Mapping[str, str] | None = None) -> JSONResponse:
