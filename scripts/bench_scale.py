@@ -2,10 +2,12 @@
 
 The same kinds of calls are asked of a small index and of a large one, on the server that
 `scripts/bench xrpc` measures, one call after the other. The two take turns of some tens of calls,
-so that a slow moment of the machine falls on both. Every answer lists as much here as there, and
-each call is about something else, all over the index. Both files are read through before each
-round, since a machine may take the memory of what it has read back: it is not the disk that is
-compared, but for what is written.
+so that a slow moment of the machine falls on both, and in either order. A turn begins when the one
+before has left nothing behind: deletions are published after their revocations are answered.
+Every answer lists as much here as there, and each call is about something else, all over the
+index. Owners revoke in turn, so that as much is published here as there. Both files are read
+through before each round, since a machine may take the memory of what it has read back: it is not
+the disk that is compared, but for what is written.
 
 What counts is the ratio of the two: of the calls in the middle, and of the slowest of a hundred.
 """
@@ -32,10 +34,12 @@ from scripts.bench_verify import CACHE, MB, BenchError
 from scripts.bench_xrpc_server import Served, serving
 from scripts.bench_xrpc_stage import Owner
 
-SMALL = Size(invites=2_000, verifications=2_000, subjects=100)
+SMALL = Size(invites=4_000, verifications=4_000, subjects=100)
 LARGE = Size(invites=1_000_000, verifications=1_000_000, subjects=2_000)
 TURN = 40  # lists of one kind that are asked of one server in a round
-REVOCATIONS = 1_500  # of each kind in all rounds: the small index has not many more to revoke
+# Of each kind in all rounds. The small index has not many more invites of which none comes so soon
+# after another of its owner's that one deletion does for both.
+REVOCATIONS = 1_300
 WORST = 1.5  # times what the small index takes: the aim, at most
 
 
@@ -47,14 +51,16 @@ class Race:
     calls: tuple[list[Call], list[Call]]
     took: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))  # seconds
 
-    async def turn(self, servers: Sequence[Served], number: int) -> None:
+    async def turn(self, servers: Sequence[Served], number: int, *, large_first: bool) -> None:
         """Ask so many calls of each server, those that come next."""
-        for server, calls, took in zip(servers, self.calls, self.took, strict=True):
+        sides = list(zip(servers, self.calls, self.took, strict=True))
+        for server, calls, took in reversed(sides) if large_first else sides:
             first = len(took)
             made = [call.request() for call in calls[first : first + number]]
             if not made:
                 continue  # many rounds, and nothing left to revoke
             run = await server.fast(made, connections=1)
+            await server.rest()
             if not self.kind.is_good(json.loads(run.took.answer)):
                 raise BenchError(f"{self.kind.name}: {run.took.answer[:300]!r}")
             took.extend(run.took.latencies)
@@ -96,15 +102,22 @@ async def measure(
 
     There are so many `lists` of each kind in a round, and so many `revocations` in all.
     """
-    # The revocations come last: whether their deletions were seen is looked after a minute later.
+    # Fewer turns, but longer: most revocations have the publisher beside them.
+    turns = -(-rounds // 3)
+    # They come last: whether their deletions were seen is looked after a minute later.
     parts = (
-        ([_race(kind, sizes, lists * rounds) for kind in bench_scale_calls.lists()], lists),
+        (
+            [_race(kind, sizes, lists * rounds) for kind in bench_scale_calls.lists()],
+            rounds,
+            lists,
+        ),
         (
             [_race(kind, sizes, revocations) for kind in bench_scale_calls.revocations()],
-            -(-revocations // rounds),
+            turns,
+            -(-revocations // turns),
         ),
     )
-    races = [race for those, _ in parts for race in those]
+    races = [race for those, _, _ in parts for race in those]
     async with AsyncExitStack() as stack:
         # Copies, since they are written to; not where there may be memory: the disk counts.
         folder = stack.enter_context(TemporaryDirectory(prefix="run-", dir=cache))
@@ -118,12 +131,12 @@ async def measure(
             copies.append(copy)
             servers.append(await stack.enter_async_context(serving("rescind", copy)))
         await _greet(servers, races, max(size.subjects for size in sizes))
-        for those, number in parts:
-            for _ in range(rounds):
+        for those, turns, number in parts:
+            for turn in range(turns):
                 for copy in copies:
                     _read_through(copy)
                 for race in those:
-                    await race.turn(servers, number)
+                    await race.turn(servers, number, large_first=turn % 2 == 1)
     return races
 
 

@@ -14,10 +14,13 @@ from indexer.config import PREFIX
 from scripts.bench_cores import BESIDE, MEASURED, on
 from scripts.bench_verify import ROOT, BenchError
 from scripts.bench_xrpc_client import BadAnswerError, Took, as_fast_as_possible, at_a_pace
+from xrpc.publisher import REST
 
 CONNECTIONS = 32  # at once
 START_TIMEOUT = 60.0  # seconds
 STOP_TIMEOUT = 20.0  # seconds
+LOOK_EVERY = 2 * REST  # seconds, to see whether it is at rest: not between a nudge and its work
+AT_REST = 0.05  # of a core's time: what it does when nobody calls
 MAX_WORDS = 4_000  # characters of its log that are shown when it fails
 
 
@@ -47,6 +50,16 @@ class Served:
         before = await self._cpu()
         took = await at_a_pace(self.port, requests, CONNECTIONS, per_second)
         return Run(took, await self._cpu() - before)
+
+    async def rest(self) -> None:
+        """Wait until it has nothing left to do, such as to publish what was revoked."""
+        before = await self._cpu()
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            now = await self._cpu()
+            if now - before < LOOK_EVERY * AT_REST:
+                return
+            before = now
 
     async def _cpu(self) -> float:
         assert self.process.stdin

@@ -16,7 +16,7 @@ from scripts.bench_scale_stage import Size
 from scripts.bench_verify import BenchError
 from scripts.bench_xrpc_server import serving
 
-LARGER = Size(invites=2_500, verifications=3_200, subjects=150)
+LARGER = Size(invites=5_000, verifications=6_400, subjects=150)
 
 
 def _nothing() -> None:
@@ -58,7 +58,7 @@ async def test_an_index_is_of_the_schema_and_breaks_none_of_its_rules(tmp_path: 
         assert raw.execute("pragma user_version").fetchone() == (SCHEMA_VERSION,)
         assert raw.execute("pragma integrity_check").fetchone() == ("ok",)
         assert raw.execute("pragma foreign_key_check").fetchall() == []
-        for table, number in (("invites", LARGER.invites), ("verifications", 3_200)):
+        for table, number in (("invites", LARGER.invites), ("verifications", LARGER.verifications)):
             assert raw.execute(f"select count(*) from {table}").fetchone() == (number,)
 
 
@@ -67,9 +67,10 @@ async def test_an_answer_that_is_not_full_ends_the_bench(tmp_path: Path) -> None
     strict = replace(kind, is_good=lambda answer: len(answer["verifications"]) == 1)
     file = bench_scale_stage.make(tmp_path, SMALL, _nothing)
     calls = kind.calls(SMALL, Random(1))
+    race = Race(strict, ([next(calls)], [next(calls)]))
     async with serving("rescind", file) as server:
         with pytest.raises(BenchError, match="listVerifications"):
-            await Race(strict, ([next(calls)], [next(calls)])).turn((server, server), 1)
+            await race.turn((server, server), 1, large_first=False)
 
 
 def test_every_revocation_is_of_something_else() -> None:
