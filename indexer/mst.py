@@ -232,9 +232,10 @@ class Tree:
         keys, values, kids = read_node(block)
         if layer is None:
             layer = height(keys[0]) if keys else 0
-        if set(map(height, keys)) - {layer}:
-            raise BadTree("a key is in the wrong layer")
-        if layer <= 0 and any(kid is not None for kid in kids):
+        for key in keys:
+            if height(key) != layer:
+                raise BadTree("a key is in the wrong layer")
+        if layer <= 0 and any(kids):
             raise BadTree("a subtree below the lowest layer")
         return Node(layer, keys, values, kids, cid, block)
 

@@ -3,7 +3,6 @@
 Source: atproto.com/specs/repository (MST structure). CIDs are in their binary form.
 """
 
-from functools import lru_cache
 from hashlib import sha256
 
 import libipld
@@ -15,8 +14,8 @@ MAX_KEY = 1_024  # bytes of a path
 EMPTY = b"\xa2\x61e\x80\x61l\xf6"  # a node without anything: an empty repo's root
 EMPTY_ROOT = CID_PREFIX + sha256(EMPTY).digest()
 
-# Kept, of the keys that were met last: a repo's next commit has most of them. 300 bytes each.
-MAX_HEIGHTS = 8_192
+# Kept, of keys that were met lately: a repo's next commit has most of them. 200 bytes each.
+MAX_HEIGHTS = 16_384
 
 # Subtrees of a node that are put into its old block: each goes through all of it twice, which
 # takes as long for about so many as to encode the node anew, large or small.
@@ -27,10 +26,22 @@ class BadTree(ValueError):
     """The tree is not one that a repo may have, or not the one that the operations speak of."""
 
 
-@lru_cache(MAX_HEIGHTS)
-def height(key: bytes) -> int:
-    """Return the layer of a key: the leading zero bits of its SHA-256, in pairs."""
-    return (256 - int.from_bytes(sha256(key).digest()).bit_length()) >> 1
+class _Heights(dict[bytes, int]):
+    """The layers of keys: the leading zero bits of their SHA-256, in pairs.
+
+    Computed when they are asked for, and all forgotten when there are too many: what an
+    `lru_cache` does to know which was used last would take longer than all else.
+    """
+
+    def __missing__(self, key: bytes) -> int:
+        layer = (256 - int.from_bytes(sha256(key).digest()).bit_length()) >> 1
+        if len(self) >= MAX_HEIGHTS:
+            self.clear()
+        self[key] = layer
+        return layer
+
+
+height = _Heights().__getitem__  # the layer of a key
 
 
 class Node:

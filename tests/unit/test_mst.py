@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from indexer import mst_node
 from indexer.events import Op
 from indexer.mst import MissingBlock, Tree, invert
 from indexer.mst_node import EMPTY_ROOT, MAX_SPLICES, BadTree, common_prefix, height
@@ -166,6 +167,14 @@ def test_a_malformed_node_is_a_bad_tree(node: Any) -> None:
 def test_a_height_is_half_the_leading_zeros_of_the_hash(key: bytes) -> None:
     bits = "".join(f"{byte:08b}" for byte in sha256(key).digest())
     assert height(key) == len(bits.split("1")[0]) // 2
+
+
+def test_heights_are_kept_of_so_many_keys_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mst_node, "MAX_HEIGHTS", 10)
+    heights = mst_node._Heights()
+    keys = [f"a.b.c/{number}".encode() for number in range(95)]
+    assert [heights[key] for key in keys * 2] == [height(key) for key in keys * 2]
+    assert len(heights) <= 10
 
 
 def test_a_key_in_the_wrong_layer_is_a_bad_tree() -> None:
