@@ -61,7 +61,9 @@ def make_object(schema: Schema, checks: Checks) -> Check:
 
 def _properties(schema: Schema, checks: Checks) -> Check:
     properties = schema.get("properties", {})
-    of_property = {name: checks.of(sub) for name, sub in properties.items()}
+    # Whatever else an object may hold, its `$type` is known.
+    of_property = {"$type": _SOME_STRING}
+    of_property |= {name: checks.of(sub) for name, sub in properties.items()}
     defaults = {name: sub["default"] for name, sub in properties.items() if "default" in sub}
     required, nullable = schema.get("required", ()), frozenset(schema.get("nullable", ()))
 
