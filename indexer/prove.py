@@ -64,7 +64,8 @@ class Prover:
         """
         now = asyncio.get_running_loop().time()
         self._until, self._until_web = now + PATIENCE, now + PATIENCE_WEB
-        await asyncio.gather(*(self._key(did) for did in set(dids)))
+        unknown = [did for did in set(dids) if self._identities.known(did) is None]
+        await asyncio.gather(*map(self._key, unknown))
 
     async def prove(
         self, event: Commit | Sync, now: int
