@@ -10,6 +10,7 @@ CIDs are in their binary form.
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 
 from indexer.events import Op
 from indexer.mst_node import (
@@ -110,14 +111,10 @@ class Tree:
 
     def _insert(self, path: list[tuple[Node, int]], key: bytes, value: bytes, layer: int) -> None:
         """Put a key in at the end of a path, which leads to its layer or to where nothing is."""
-        for node, _ in path:
-            node.is_changed = True
+        _mark(path)
         node, index = path[-1]
         if node.layer == layer:
-            node.kids[index : index + 1] = _split(node.kids[index], key)
-            node.keys.insert(index, key)
-            node.values.insert(index, value)
-            node.block = None
+            node.put(index, key, value, _split(node.kids[index], key))
             return
         kid = Node(layer, [key], [value], [None, None])
         for between in range(layer + 1, node.layer):
@@ -138,8 +135,7 @@ class Tree:
         path, is_there, around = self._path(key)
         if not is_there:
             raise BadTree("a path that was written is not in the tree")
-        for node, _ in path:
-            node.is_changed = True
+        _mark(path)
         return path, around
 
     def _path(self, key: bytes) -> tuple[list[tuple[Node, int]], bool, _Bounds]:
@@ -229,7 +225,7 @@ class Tree:
             if cid != EMPTY_ROOT:
                 raise MissingBlock("a node of the tree is not in the CAR")
             block = EMPTY
-        keys, values, kids = read_node(block)
+        keys, values, kids, shared = read_node(block)
         if layer is None:
             layer = height(keys[0]) if keys else 0
         for key in keys:
@@ -237,7 +233,14 @@ class Tree:
                 raise BadTree("a key is in the wrong layer")
         if layer <= 0 and any(kids):
             raise BadTree("a subtree below the lowest layer")
-        return Node(layer, keys, values, kids, cid, block)
+        return Node(layer, keys, values, kids, shared, cid, block)
+
+
+def _mark(path: list[tuple[Node, int]]) -> None:
+    """Let each node of a path know that the one below it changes."""
+    for (above, _), (node, _) in pairwise(path):
+        if node.block is not None and not node.changed:  # else it is known
+            above.changed.append(node)
 
 
 def _lift(kid: Kid, layer: int) -> Kid:

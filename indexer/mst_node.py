@@ -47,7 +47,7 @@ height = _Heights().__getitem__  # the layer of a key
 class Node:
     """Keys in order, a value for each, and a subtree (or None) before, between and behind them."""
 
-    __slots__ = ("block", "cid", "is_changed", "keys", "kids", "layer", "values")
+    __slots__ = ("block", "changed", "cid", "keys", "kids", "layer", "shared", "values")
 
     def __init__(
         self,
@@ -55,6 +55,7 @@ class Node:
         keys: list[bytes],
         values: list[bytes],
         kids: list["Kid"],
+        shared: list[int] | None = None,
         cid: bytes | None = None,
         block: bytes | None = None,
     ) -> None:
@@ -62,10 +63,11 @@ class Node:
         self.keys = keys
         self.values = values
         self.kids = kids
+        self.shared = shared  # bytes of each key with the one before; None: to be computed
         self.cid = cid  # as it was read or sealed; None if it is neither yet
         # What the CID is of; None once something other than subtrees' contents has changed.
         self.block = block
-        self.is_changed = cid is None  # here or anywhere below, since it was read or sealed
+        self.changed: list[Node] = []  # subtrees whose contents have changed since
 
     def is_empty(self) -> bool:
         return not self.keys and self.kids[0] is None
@@ -75,20 +77,33 @@ class Node:
         self.kids[index] = kid
         self.block = None
 
+    def put(self, index: int, key: bytes, value: bytes, kids: tuple["Kid", "Kid"]) -> None:
+        """Put a key in, with `kids` in place of the subtree that was there."""
+        self.kids[index : index + 1] = kids
+        self.block = self.shared = None
+        self.keys.insert(index, key)
+        self.values.insert(index, value)
+
     def drop(self, index: int, kid: "Kid") -> bytes:
         """Take a key out, with `kid` in place of the subtrees beside it; return its value."""
         self.kids[index : index + 2] = [kid]
         self.block = None
         del self.keys[index]
+        if self.shared is not None:
+            # Of three keys in order, the outer two share what all of them share.
+            own = self.shared.pop(index)
+            if index < len(self.shared):
+                self.shared[index] = min(own, self.shared[index])
         return self.values.pop(index)
 
 
 Kid = Node | bytes | None  # read, not read, not there
 
 
-def read_node(block: bytes) -> tuple[list[bytes], list[bytes], list[Kid]]:
-    """Return a node's keys, their values, and its subtrees' CIDs.
+def read_node(block: bytes) -> tuple[list[bytes], list[bytes], list[Kid], list[int]]:
+    """Return a node's keys, their values, its subtrees' CIDs, and what its keys share.
 
+    That is, of each, the number of bytes at its beginning that the one before has too.
     Raises `BadTree`, also for keys that are not in order, or not written as they have to be.
     """
     try:
@@ -101,6 +116,7 @@ def read_node(block: bytes) -> tuple[list[bytes], list[bytes], list[Kid]]:
         keys: list[bytes] = []
         values: list[bytes] = []
         links: list[Kid] = [first]
+        shared: list[int] = []
         key = b""
         for entry in fields["e"]:
             prefix, rest, value, link = entry["p"], entry["k"], entry["v"], entry["t"]
@@ -119,21 +135,22 @@ def read_node(block: bytes) -> tuple[list[bytes], list[bytes], list[Kid]]:
             keys.append(key)
             values.append(value)
             links.append(link)
+            shared.append(prefix)
     except BadTree:
         raise
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise BadTree("a node of the tree can't be read") from error
-    return keys, values, links
+    return keys, values, links, shared
 
 
 def seal(kid: Node | bytes) -> bytes:
     """Return the CID of a subtree, computed anew along what has changed."""
     if isinstance(kid, bytes):
         return kid
-    if kid.is_changed or kid.cid is None:
+    if kid.cid is None or kid.block is None or kid.changed:
         kid.block = _spliced(kid) or _encoded(kid)
         kid.cid = CID_PREFIX + sha256(kid.block).digest()
-        kid.is_changed = False
+        kid.changed = []
     return kid.cid
 
 
@@ -143,12 +160,9 @@ def _spliced(node: Node) -> bytes | None:
     None if it has to be encoded anew.
     """
     block = node.block
-    if block is None:
+    if block is None or len(node.changed) > MAX_SPLICES:
         return None
-    changed = [kid for kid in node.kids if isinstance(kid, Node) and kid.is_changed]
-    if len(changed) > MAX_SPLICES:
-        return None
-    for kid in changed:
+    for kid in node.changed:
         # A hostile node may hold the same CID as a value as well.
         if kid.cid is None or block.count(kid.cid) != 1:
             return None
@@ -157,12 +171,15 @@ def _spliced(node: Node) -> bytes | None:
 
 
 def _encoded(node: Node) -> bytes:
-    entries = []
-    before = b""
-    for key, value, kid in zip(node.keys, node.values, node.kids[1:], strict=True):
-        prefix = common_prefix(before, key)
-        entries.append({"k": key[prefix:], "p": prefix, "t": _link(kid), "v": value})
-        before = key
+    shared = node.shared
+    if shared is None:
+        shared = list(map(common_prefix, [b"", *node.keys], node.keys))
+    entries = [
+        {"k": key[prefix:], "p": prefix, "t": _link(kid), "v": value}
+        for key, prefix, value, kid in zip(
+            node.keys, shared, node.values, node.kids[1:], strict=True
+        )
+    ]
     # `libipld` writes bytes that are a CID as a link, which is what these are.
     return libipld.encode_dag_cbor({"e": entries, "l": _link(node.kids[0])})
 

@@ -140,7 +140,7 @@ def _read(
     block: bytes, place: _Place, ours: list[bytes], paths: dict[str, bytes]
 ) -> dict[bytes, _Place]:
     """Note the records of ours in a node; return the subtrees that may hold more."""
-    keys, values, kids = read_node(block)
+    keys, values, kids, _ = read_node(block)
     layer = place.layer
     if layer is None:
         layer = height(keys[0]) if keys else -1
