@@ -196,5 +196,9 @@ class Database:
 
 
 def json_list(values: Iterable[str]) -> str:
-    """Make a list into one parameter, for `in (select value from json_each(:list))`."""
-    return json.dumps(list(values))
+    """Make a list into one parameter, each value once.
+
+    To look each up, `json_each(:list) cross join` a table: that takes half as long as `where in`,
+    which makes an index of the list first.
+    """
+    return json.dumps(list(dict.fromkeys(values)))

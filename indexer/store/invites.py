@@ -19,7 +19,7 @@ _COLUMNS = """
 
 async def load(db: Reader, uris: Iterable[str]) -> list[Row]:
     rows = await db.all(
-        f"select {_COLUMNS} from invites where uri in (select value from json_each(:uris))",  # noqa: S608
+        f"select {_COLUMNS} from json_each(:uris) cross join invites on uri = value",  # noqa: S608
         {"uris": json_list(uris)},
     )
     return [_row(row) for row in rows]
@@ -186,7 +186,7 @@ async def load_untrusted(db: Reader, uris: Iterable[str]) -> list[Row]:
     rows = await db.all(
         """
         select uri, did, cid, rev, space_uri, token_hash
-        from untrusted_invites where uri in (select value from json_each(:uris))
+        from json_each(:uris) cross join untrusted_invites on uri = value
         """,
         {"uris": json_list(uris)},
     )

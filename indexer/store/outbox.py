@@ -41,8 +41,7 @@ class Deletion:
 async def load(db: Reader, uris: Iterable[str]) -> dict[str, Deletion]:
     """Return the rows of these URIs, by URI."""
     rows = await db.all(
-        f"select {_COLUMNS} from outbox "  # noqa: S608
-        "where uri in (select value from json_each(:uris))",
+        f"select {_COLUMNS} from json_each(:uris) cross join outbox on uri = value",  # noqa: S608
         {"uris": json_list(uris)},
     )
     return {row["uri"]: Deletion(*row) for row in rows}

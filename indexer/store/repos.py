@@ -42,9 +42,7 @@ _TIME = "strftime('%Y-%m-%dT%H:%M:%fZ', :now / 1000.0, 'unixepoch')"
 async def load(db: Reader, dids: Iterable[str]) -> dict[str, Repo]:
     """Return those of the DIDs that are tracked."""
     rows = await db.all(
-        f"""
-        select {_COLUMNS} from repos where did in (select value from json_each(:dids))
-        """,  # noqa: S608
+        f"select {_COLUMNS} from json_each(:dids) cross join repos on did = value",  # noqa: S608
         {"dids": json_list(dids)},
     )
     return {row["did"]: Repo(*row) for row in rows}

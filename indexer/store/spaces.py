@@ -15,7 +15,7 @@ _COLUMNS = """
 
 async def load(db: Reader, uris: Iterable[str]) -> list[Row]:
     rows = await db.all(
-        f"select {_COLUMNS} from spaces where uri in (select value from json_each(:uris))",  # noqa: S608
+        f"select {_COLUMNS} from json_each(:uris) cross join spaces on uri = value",  # noqa: S608
         {"uris": json_list(uris)},
     )
     return [_row(row) for row in rows]

@@ -40,8 +40,7 @@ def is_revoked(stone: Tombstone | None) -> bool:
 async def load(db: Reader, uris: Iterable[str]) -> list[Tombstone]:
     """Return every tombstone of these URIs."""
     rows = await db.all(
-        f"select {_COLUMNS} from tombstones "  # noqa: S608
-        "where uri in (select value from json_each(:uris))",
+        f"select {_COLUMNS} from json_each(:uris) cross join tombstones on uri = value",  # noqa: S608
         {"uris": json_list(uris)},
     )
     return [Tombstone(*row) for row in rows]

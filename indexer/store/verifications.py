@@ -15,8 +15,7 @@ _COLUMNS = "uri, did, cid, rev, revoked, subject, handle, display_name, created_
 
 async def load(db: Reader, uris: Iterable[str]) -> list[Row]:
     rows = await db.all(
-        f"select {_COLUMNS} from verifications "  # noqa: S608
-        "where uri in (select value from json_each(:uris))",
+        f"select {_COLUMNS} from json_each(:uris) cross join verifications on uri = value",  # noqa: S608
         {"uris": json_list(uris)},
     )
     return [_row(row) for row in rows]
