@@ -26,7 +26,7 @@ class Inbox:
     """Filled by one task and emptied by another of the same event loop. Bounded."""
 
     def __init__(self) -> None:
-        self._events: list[Event] = []
+        self._events: list[tuple[Event, int]] = []  # and about how many bytes each takes
         self._bytes = 0
         self._taken: Cursor | None = None  # up to here
         self._filled = asyncio.Event()
@@ -35,8 +35,9 @@ class Inbox:
 
     def put(self, event: Event) -> None:
         """Add an event; await `room` before."""
-        self._events.append(event)
-        self._bytes += _size(event)
+        size = _size(event)
+        self._events.append((event, size))
+        self._bytes += size
         self._filled.set()
         if len(self._events) >= MAX_WAITING or self._bytes >= MAX_WAITING_BYTES:
             self._room.clear()
@@ -69,19 +70,26 @@ class Inbox:
         self._room.set()
         batches: list[Batch] = []
         batch: list[Event] = []
-        size = 0
-        for event in events:
-            if len(batch) >= MAX_BATCH or size >= MAX_BATCH_BYTES:
+        total = 0
+        for event, size in events:
+            if len(batch) >= MAX_BATCH or total >= MAX_BATCH_BYTES:
                 # There are more frames: it reaches to its own last one.
+                self._taken = _reached(batch) or self._taken
                 batches.append(Batch(batch, self._taken))
-                batch, size = [], 0
+                batch, total = [], 0
             batch.append(event)
-            size += _size(event)
-            if not isinstance(event, Info | StreamError) and event.seq is not None:
-                self._taken = Cursor(event.seq, event.time)
+            total += size
         self._taken = position
         batches.append(Batch(batch, self._taken))
         return batches
+
+
+def _reached(batch: list[Event]) -> Cursor | None:
+    """Return the position of the last event that has one."""
+    for event in reversed(batch):
+        if not isinstance(event, Info | StreamError) and event.seq is not None:
+            return Cursor(event.seq, event.time)
+    return None
 
 
 def _size(event: Event) -> int:
