@@ -6,7 +6,6 @@ The collections can be configured; the lexicon documents of the three kinds lie 
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Literal, NamedTuple
 
@@ -31,8 +30,7 @@ class InvalidRecord(ValueError):
     """The record does not fit its lexicon."""
 
 
-@dataclass(frozen=True, slots=True)
-class Space:
+class Space(NamedTuple):
     name: str | None
     description: str | None
     created_at: int  # Unix ms
@@ -48,8 +46,7 @@ class Invite(NamedTuple):
     created_at: int  # Unix ms
 
 
-@dataclass(frozen=True, slots=True)
-class Verification:
+class Verification(NamedTuple):
     subject: str  # a DID
     handle: str  # the subject's at that time
     display_name: str

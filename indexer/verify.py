@@ -9,8 +9,7 @@ Source: atproto.com/specs/repository and atproto.com/specs/sync.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import libipld
 
@@ -111,8 +110,7 @@ def _read(car: bytes) -> tuple[bytes, dict[bytes, bytes]]:
         raise Unproven("bad_car") from None
 
 
-@dataclass(frozen=True, slots=True)
-class SignedCommit:
+class SignedCommit(NamedTuple):
     """A commit object that its owner signed."""
 
     rev: str
