@@ -98,6 +98,20 @@ def test_any_difference_of_two_trees_is_taken_back(
     assert invert(root_of(after), ops, blocks_of(after)) == root_of(before)
 
 
+@given(st.dictionaries(KEYS, st.just(VALUE), max_size=25), st.randoms())
+def test_after_each_key_that_is_taken_out_or_put_back_the_root_is_that_of_the_rest(
+    records: dict[str, bytes], rng: Random
+) -> None:
+    tree = Tree(root_of(records), blocks_of(records))
+    for path in rng.sample(sorted(records), len(records)):
+        assert tree.remove(path.encode()) == records.pop(path)
+        assert tree.root() == root_of(records)
+        if rng.random() < 0.2:
+            tree.insert(path.encode(), OTHER)
+            records[path] = OTHER
+            assert tree.root() == root_of(records)
+
+
 @given(st.dictionaries(KEYS, st.just(VALUE), max_size=60), KEYS)
 def test_a_key_is_found_exactly_if_it_is_there(records: dict[str, bytes], path: str) -> None:
     assert Tree(root_of(records), blocks_of(records)).get(path.encode()) == records.get(path)
