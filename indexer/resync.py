@@ -150,7 +150,7 @@ class Resyncer:
                 known.hosting_relay,
                 known.hosting_seq,
             ):
-                await repos.set_hosting(tx, did, hosting)
+                await repos.set_hosting(tx, did, hosting, self._now())
             await resyncs.end(tx, did, again=hosting == "active")
         _log.info(
             "repo.back" if hosting == "active" else "repo.not_served", did=did, hosting=hosting

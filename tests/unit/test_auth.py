@@ -335,7 +335,14 @@ async def test_a_token_that_is_wrong_in_one_thing_is_refused(world: World, form:
 
 
 @pytest.mark.parametrize(
-    "iss", [f"{ALICE}#atproto", K256.did_key, "did:example:x", "x", "did:web:"]
+    "iss",
+    [
+        f"{ALICE}#atproto",
+        pytest.param(K256.did_key, id="a did:key"),
+        "did:example:x",
+        "x",
+        "did:web:",
+    ],
 )
 async def test_an_issuer_that_cannot_be_an_account_is_asked_of_nobody(
     world: World, iss: str

@@ -95,10 +95,25 @@ async def test_a_replay_does_not_undo_what_the_host_has_said_when_it_was_asked(
 ) -> None:
     async with index.db.transaction() as tx:
         await repos.track(tx, [ALICE], NOW)
-        await repos.set_hosting(tx, ALICE, "deactivated")
+        await repos.set_hosting(tx, ALICE, "deactivated", NOW)
     repo = Repo(times=map(at, count(-100)))
     await index.replay(repo.commit(RECORDS), repo.account(True))
     assert await hosting(index) == "deactivated"
+
+
+async def test_a_replay_of_what_was_missed_does_not_undo_what_the_host_has_said_since(
+    index: Index,
+) -> None:
+    repo = Repo(times=map(at, count(-100)))
+    await index.apply_each(repo.commit(RECORDS), repo.account(True))
+    missed = repo.account(False, "takendown"), repo.account(False, "deactivated")
+    async with index.db.transaction() as tx:
+        await repos.set_hosting(tx, ALICE, "active", NOW)
+    await index.replay(*missed)
+    assert await hosting(index) == "active"
+    # The relay's own stream goes on behind its last word, whatever its clock says.
+    await index.apply_each(repo.account(False, "suspended", time=at(-50)))
+    assert await hosting(index) == "suspended"
 
 
 # --- replays without a live stream ---
@@ -173,7 +188,7 @@ async def test_a_repo_that_was_put_away_when_its_host_was_asked_comes_into_doubt
 ) -> None:
     async with index.db.transaction() as tx:
         await repos.track(tx, [ALICE], NOW)
-        await repos.set_hosting(tx, ALICE, "deactivated")
+        await repos.set_hosting(tx, ALICE, "deactivated", NOW)
         await resyncs.end(tx, ALICE)
     repo = Repo()
     frames = [Rejected(seq, at(seq), "no_key", ALICE, repo.later()) for seq in (500, 900)]
@@ -187,7 +202,7 @@ async def test_what_was_rejected_before_a_host_was_asked_puts_nothing_in_doubt(
 ) -> None:
     async with index.db.transaction() as tx:
         await repos.track(tx, [ALICE], NOW)
-        await repos.set_hosting(tx, ALICE, "deactivated")
+        await repos.set_hosting(tx, ALICE, "deactivated", NOW)
     before = await index.dump()
     await index.apply(Rejected(500, at(-1), "no_key", ALICE, None))
     assert await index.dump() == before
