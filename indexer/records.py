@@ -54,7 +54,10 @@ class Verification(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A record in the index: the newest version that is known of its URI."""
+    """A record in the index: the newest version that is known of its URI.
+
+    Its first five fields and then those of `fields` are, in this order, the columns of its table.
+    """
 
     uri: str
     did: str

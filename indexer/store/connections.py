@@ -21,6 +21,7 @@ PRAGMAS = (
 )
 
 Params: TypeAlias = Mapping[str, Any]
+Values: TypeAlias = Params | tuple[Any, ...]  # of a row: by name, or in the order of its columns
 Row: TypeAlias = sqlite3.Row
 
 
@@ -35,7 +36,7 @@ class Connection(Protocol):
         """Run one statement; return the number of rows that it changed."""
         ...
 
-    async def run_many(self, sql: str, rows: Sequence[Params]) -> None:
+    async def run_many(self, sql: str, rows: Sequence[Values]) -> None:
         """Run one statement for each row."""
         ...
 
@@ -53,7 +54,7 @@ class Threaded:
         async with self._connection.execute(sql, params) as cursor:
             return cursor.rowcount
 
-    async def run_many(self, sql: str, rows: Sequence[Params]) -> None:
+    async def run_many(self, sql: str, rows: Sequence[Values]) -> None:
         await self._connection.executemany(sql, rows)
 
 

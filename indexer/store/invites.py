@@ -30,31 +30,14 @@ async def save(tx: Transaction, rows: Iterable[tuple[Row, Invite]]) -> None:
         """
         insert into invites (uri, did, cid, rev, revoked, space_uri, token_hash, kind, max_uses,
                              expires_at, note, created_at)
-        values (:uri, :did, :cid, :rev, :revoked, :space_uri, :token_hash, :kind, :max_uses,
-                :expires_at, :note, :created_at)
+        values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
         on conflict (uri) do update set
             cid = excluded.cid, rev = excluded.rev, revoked = excluded.revoked,
             space_uri = excluded.space_uri, token_hash = excluded.token_hash,
             kind = excluded.kind, max_uses = excluded.max_uses, expires_at = excluded.expires_at,
             note = excluded.note, created_at = excluded.created_at
         """,
-        [
-            {
-                "uri": row.uri,
-                "did": row.did,
-                "cid": row.cid,
-                "rev": row.rev,
-                "revoked": row.revoked,
-                "space_uri": invite.space_uri,
-                "token_hash": invite.token_hash,
-                "kind": invite.kind,
-                "max_uses": invite.max_uses,
-                "expires_at": invite.expires_at,
-                "note": invite.note,
-                "created_at": invite.created_at,
-            }
-            for row, invite in rows
-        ],
+        [(*row[:5], *invite) for row, invite in rows],
     )
 
 

@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 from time import perf_counter
 
-from indexer.store.connections import BUSY_TIMEOUT, PRAGMAS, Params, Row
+from indexer.store.connections import BUSY_TIMEOUT, PRAGMAS, Params, Row, Values
 
 # What a query, or a transaction, may take before it is given up.
 MAX_STEPS = 40_000  # of SQLite's machine: 2 to 5 ms
@@ -49,7 +49,7 @@ class Near:
     async def run(self, sql: str, params: Params) -> int:
         return self._connection.execute(sql, params).rowcount
 
-    async def run_many(self, sql: str, rows: Sequence[Params]) -> None:
+    async def run_many(self, sql: str, rows: Sequence[Values]) -> None:
         self._connection.executemany(sql, rows)
 
     def start(self) -> None:

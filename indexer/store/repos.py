@@ -58,8 +58,7 @@ async def save(tx: Transaction, repos: Iterable[Repo]) -> None:
     await tx.execute_many(
         f"""
         insert into repos ({_COLUMNS})
-        values (:did, :rev, :data, :sync, :hosting, :hosting_relay, :hosting_seq, :hosting_time,
-                :whole_rev, :stretch)
+        values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
         on conflict (did) do update set
             -- What has just gone out of step is fetched at once, whatever failed before.
             resync_due_at = case when sync = 'synchronized' then 0 else resync_due_at end,
@@ -69,7 +68,7 @@ async def save(tx: Transaction, repos: Iterable[Repo]) -> None:
             hosting = excluded.hosting, hosting_relay = excluded.hosting_relay,
             hosting_seq = excluded.hosting_seq, hosting_time = excluded.hosting_time
         """,  # noqa: S608
-        [repo._asdict() for repo in repos],
+        list(repos),
     )
 
 

@@ -25,25 +25,13 @@ async def save(tx: Transaction, rows: Iterable[tuple[Row, Space]]) -> None:
     await tx.execute_many(
         """
         insert into spaces (uri, did, cid, rev, revoked, name, description, created_at)
-        values (:uri, :did, :cid, :rev, :revoked, :name, :description, :created_at)
+        values (?, ?, ?, ?, ?, ?, ?, ?)
         on conflict (uri) do update set
             cid = excluded.cid, rev = excluded.rev, revoked = excluded.revoked,
             name = excluded.name, description = excluded.description,
             created_at = excluded.created_at
         """,
-        [
-            {
-                "uri": row.uri,
-                "did": row.did,
-                "cid": row.cid,
-                "rev": row.rev,
-                "revoked": row.revoked,
-                "name": space.name,
-                "description": space.description,
-                "created_at": space.created_at,
-            }
-            for row, space in rows
-        ],
+        [(*row[:5], *space) for row, space in rows],
     )
 
 

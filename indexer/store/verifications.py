@@ -26,26 +26,13 @@ async def save(tx: Transaction, rows: Iterable[tuple[Row, Verification]]) -> Non
         """
         insert into verifications (uri, did, cid, rev, revoked, subject, handle, display_name,
                                    created_at)
-        values (:uri, :did, :cid, :rev, :revoked, :subject, :handle, :display_name, :created_at)
+        values (?, ?, ?, ?, ?, ?, ?, ?, ?)
         on conflict (uri) do update set
             cid = excluded.cid, rev = excluded.rev, revoked = excluded.revoked,
             subject = excluded.subject, handle = excluded.handle,
             display_name = excluded.display_name, created_at = excluded.created_at
         """,
-        [
-            {
-                "uri": row.uri,
-                "did": row.did,
-                "cid": row.cid,
-                "rev": row.rev,
-                "revoked": row.revoked,
-                "subject": verification.subject,
-                "handle": verification.handle,
-                "display_name": verification.display_name,
-                "created_at": verification.created_at,
-            }
-            for row, verification in rows
-        ],
+        [(*row[:5], *verification) for row, verification in rows],
     )
 
 
