@@ -95,6 +95,16 @@ def account(part: Slice, account: Account, stream: Stream, now: int) -> bool:
     return True
 
 
+def time_of_answer(repo: Repo, now: int) -> str | None:
+    """Return what dates that a repo's host was asked `now` (Unix ms); None if nothing may.
+
+    What a replay says from before is outdated by it, while the live stream that spoke last goes on
+    by its numbers. Where none has spoken, its first word would be held against our clock, which
+    may be ahead of its own.
+    """
+    return format_datetime(now) if _is_told_live(repo) else None
+
+
 def is_deletion(account: Account) -> bool:
     """Whether the account is gone for good, and all that it wrote."""
     return not account.active and account.status == "deleted"
@@ -166,8 +176,7 @@ def _is_outdated(repo: Repo, seq: int, time: str | None, stream: Stream) -> bool
 
 def _dated(repo: Repo, seq: int | None, time: str | None, stream: Stream, now: int) -> Repo:
     """Return the repo's state when the last word on how it is hosted is this frame's."""
-    is_of_replay = repo.hosting_relay is None or repo.hosting_relay.startswith(_REPLAY)
-    if stream.is_live or is_of_replay:
+    if stream.is_live or not _is_told_live(repo):
         # No replay takes a live stream's place: that goes on behind its own last word, as if
         # nothing had been played.
         repo = repo._replace(hosting_relay=stream.name, hosting_seq=seq)
@@ -176,6 +185,11 @@ def _dated(repo: Repo, seq: int | None, time: str | None, stream: Stream, now: i
     time = time if _ms(time) <= now else format_datetime(now)
     is_later = repo.hosting_time is None or _ms(time) > _ms(repo.hosting_time)
     return repo._replace(hosting_time=time) if is_later else repo
+
+
+def _is_told_live(repo: Repo) -> bool:
+    """Whether a relay's live stream has said how a repo is hosted, and not just a replay."""
+    return repo.hosting_relay is not None and not repo.hosting_relay.startswith(_REPLAY)
 
 
 def _doubted(repo: Repo) -> Repo:

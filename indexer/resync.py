@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 
-from indexer import log
+from indexer import log, repo_rules
 from indexer.health import HostHealth
 from indexer.identity import Identity, IdentityError
 from indexer.identity_resolver import IdentityResolver
@@ -150,7 +150,8 @@ class Resyncer:
                 known.hosting_relay,
                 known.hosting_seq,
             ):
-                await repos.set_hosting(tx, did, hosting, self._now())
+                asked_at = repo_rules.time_of_answer(now_known, self._now())
+                await repos.set_hosting(tx, did, hosting, asked_at)
             await resyncs.end(tx, did, again=hosting == "active")
         _log.info(
             "repo.back" if hosting == "active" else "repo.not_served", did=did, hosting=hosting

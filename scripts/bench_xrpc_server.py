@@ -19,6 +19,7 @@ from xrpc.publisher import REST
 CONNECTIONS = 32  # at once
 START_TIMEOUT = 60.0  # seconds
 STOP_TIMEOUT = 20.0  # seconds
+REST_TIMEOUT = 60.0  # seconds
 LOOK_EVERY = 2 * REST  # seconds, to see whether it is at rest: not between a nudge and its work
 AT_REST = 0.05  # of a core's time: what it does when nobody calls
 MAX_WORDS = 4_000  # characters of its log that are shown when it fails
@@ -52,14 +53,15 @@ class Served:
         return Run(took, await self._cpu() - before)
 
     async def rest(self) -> None:
-        """Wait until it has nothing left to do, such as to publish what was revoked."""
+        """Wait until it has nothing left to do, such as to publish; TimeoutError if it goes on."""
         before = await self._cpu()
-        while True:
-            await asyncio.sleep(LOOK_EVERY)
-            now = await self._cpu()
-            if now - before < LOOK_EVERY * AT_REST:
-                return
-            before = now
+        async with asyncio.timeout(REST_TIMEOUT):
+            while True:
+                await asyncio.sleep(LOOK_EVERY)
+                now = await self._cpu()
+                if now - before < LOOK_EVERY * AT_REST:
+                    return
+                before = now
 
     async def _cpu(self) -> float:
         assert self.process.stdin

@@ -56,7 +56,7 @@ class Transaction(Aside):
     async def execute_many(self, sql: str, rows: Sequence[Values]) -> None:
         """Run one statement for each row: three times as fast as one by one.
 
-        Rows in the order of the columns take 1.2 us of nine columns, rows by name 2.2.
+        A row of nine values takes 1.2 us in the order of its columns, and 2.2 us by name.
         """
         if rows:
             await self._connection.run_many(sql, rows)

@@ -119,18 +119,12 @@ async def track(tx: Transaction, dids: Iterable[str], now: int | None = None) ->
     )
 
 
-async def set_hosting(tx: Transaction, did: str, hosting: str, now: int) -> None:
-    """Note what a repo's own host says of the account when it is asked, `now` in Unix ms.
-
-    What a replay says from before is outdated then, if a relay has spoken of the account: its
-    own stream goes on by its numbers. If none has, its first word must not be held against our
-    clock, which may be ahead of its own.
-    """
+async def set_hosting(tx: Transaction, did: str, hosting: str, time: str | None) -> None:
+    """Note what a repo's own host says of the account when it is asked; `time` dates it anew."""
     await tx.execute(
-        f"""
-        update repos set hosting = :hosting,
-            hosting_time = case when hosting_relay is null then hosting_time else {_TIME} end
+        """
+        update repos set hosting = :hosting, hosting_time = coalesce(:time, hosting_time)
         where did = :did
-        """,  # noqa: S608
-        {"did": did, "hosting": hosting, "now": now},
+        """,
+        {"did": did, "hosting": hosting, "time": time},
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import dns.asyncresolver
@@ -13,7 +13,7 @@ from indexer.guard import guarded_client
 from indexer.identity import IdentityError
 from indexer.identity_resolver import IdentityResolver
 from tests.unit.http_host import Host, hosting, http
-from tests.unit.keys import Key
+from tests.unit.keys import Key, document
 
 DID = "did:plc:" + "a" * 24
 OTHER = "did:plc:" + "b" * 24
@@ -36,6 +36,11 @@ class Directory:
         self.pause = 0.0  # seconds before each answer
         self.open = asyncio.Event()  # cleared: questions wait
         self.open.set()
+
+    def register(self, dids: Iterable[str], key: Key) -> None:
+        """Say of each DID that it signs with this key."""
+        for did in dids:
+            self.documents[did] = document(did, key)
 
     async def reply(self, path: str, writer: asyncio.StreamWriter) -> None:
         found = self.documents.get(path.removeprefix("/"))

@@ -3,6 +3,7 @@
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from random import Random
 
@@ -77,3 +78,12 @@ def test_every_revocation_is_of_something_else() -> None:
     for kind in bench_scale_calls.revocations():
         calls = [str(call.body) for call in kind.calls(SMALL, Random(1))]
         assert len(set(calls)) == len(calls) >= bench_scale.REVOCATIONS
+
+
+def test_no_owner_of_the_small_index_comes_again_soon() -> None:
+    """Else one deletion would do for several revocations, there and not in the large one."""
+    [kind] = (kind for kind in bench_scale_calls.revocations() if kind.name == "invite.revoke")
+    calls = islice(kind.calls(SMALL, Random(1)), bench_scale.REVOCATIONS)
+    owners = [call.caller for call in calls]
+    for first in range(len(owners) - 200):
+        assert len(set(owners[first : first + 200])) == 200

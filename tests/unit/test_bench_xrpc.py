@@ -2,8 +2,9 @@
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,19 @@ async def test_an_answer_that_is_an_error_ends_the_bench(tmp_path: Path) -> None
     with pytest.raises(BenchError, match=r"NotFound.*there is no such space"):
         async with serving("rescind", index) as server:
             await server.fast(bench_xrpc_stage.listing([stranger], FEW))
+
+
+async def test_a_server_at_rest_has_published_what_was_revoked(tmp_path: Path) -> None:
+    index = tmp_path / "index.db"
+    await bench_xrpc_stage.fill(index, SMALL)
+    calls = bench_xrpc_stage.revoking(SMALL.everybody(), MANY, SMALL.owners)
+    async with serving("rescind", index) as server:
+        await server.fast(calls)
+        await server.rest()
+        with closing(sqlite3.connect(index)) as db:
+            assert db.execute("select state, count(*) from outbox group by state").fetchall() == [
+                ("sent", len(calls))
+            ]
 
 
 async def test_a_server_that_does_not_start_is_told_with_its_words(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from indexer.events import Rejected
 from indexer.projection import Change, Desynchronize, Projection
+from indexer.repo_rules import time_of_answer
 from indexer.store import repos, resyncs
 from indexer.syntax import format_datetime
 from tests.unit.frames import ALICE, BOB, NOW, SCOPE, SPACE, VERIFICATION, space, verification
@@ -36,6 +37,21 @@ def at(seconds: float) -> str:
 
 async def hosting(index: Index) -> str:
     return str((await index.repo())["hosting"])
+
+
+async def host_says(index: Index, status: str) -> None:
+    """Let the account's own host be asked now, and say this."""
+    async with index.db.transaction() as tx:
+        known = (await repos.load(tx, [ALICE]))[ALICE]
+        await repos.set_hosting(tx, ALICE, status, time_of_answer(known, NOW))
+        await resyncs.end(tx, ALICE)
+
+
+async def put_away(index: Index) -> None:
+    """Let the repo be tracked, and not be served by its host."""
+    async with index.db.transaction() as tx:
+        await repos.track(tx, [ALICE], NOW)
+    await host_says(index, "deactivated")
 
 
 async def shown(index: Index) -> int:
@@ -93,9 +109,7 @@ async def test_a_word_that_was_dated_ahead_is_not_heard_again_in_a_replay(index:
 async def test_a_replay_does_not_undo_what_the_host_has_said_when_it_was_asked(
     index: Index,
 ) -> None:
-    async with index.db.transaction() as tx:
-        await repos.track(tx, [ALICE], NOW)
-        await repos.set_hosting(tx, ALICE, "deactivated", NOW)
+    await put_away(index)
     repo = Repo(times=map(at, count(-100)))
     await index.replay(repo.commit(RECORDS), repo.account(True))
     assert await hosting(index) == "deactivated"
@@ -107,12 +121,21 @@ async def test_a_replay_of_what_was_missed_does_not_undo_what_the_host_has_said_
     repo = Repo(times=map(at, count(-100)))
     await index.apply_each(repo.commit(RECORDS), repo.account(True))
     missed = repo.account(False, "takendown"), repo.account(False, "deactivated")
-    async with index.db.transaction() as tx:
-        await repos.set_hosting(tx, ALICE, "active", NOW)
+    await host_says(index, "active")
     await index.replay(*missed)
     assert await hosting(index) == "active"
     # The relay's own stream goes on behind its last word, whatever its clock says.
     await index.apply_each(repo.account(False, "suspended", time=at(-50)))
+    assert await hosting(index) == "suspended"
+
+
+async def test_the_first_live_word_is_heard_although_its_clock_is_behind_the_hosts_answer(
+    index: Index,
+) -> None:
+    repo = Repo()
+    await index.replay(repo.commit(RECORDS, time=at(-90)), repo.account(True, time=at(-80)))
+    await host_says(index, "active")
+    await index.apply_each(repo.account(False, "suspended", time=at(-5)))
     assert await hosting(index) == "suspended"
 
 
@@ -186,10 +209,7 @@ async def test_a_first_commit_that_is_dated_ahead_does_not_silence_other_relays(
 async def test_a_repo_that_was_put_away_when_its_host_was_asked_comes_into_doubt_by_later_frames(
     index: Index,
 ) -> None:
-    async with index.db.transaction() as tx:
-        await repos.track(tx, [ALICE], NOW)
-        await repos.set_hosting(tx, ALICE, "deactivated", NOW)
-        await resyncs.end(tx, ALICE)
+    await put_away(index)
     repo = Repo()
     frames = [Rejected(seq, at(seq), "no_key", ALICE, repo.later()) for seq in (500, 900)]
     await index.apply_each(*frames)
@@ -200,9 +220,7 @@ async def test_a_repo_that_was_put_away_when_its_host_was_asked_comes_into_doubt
 async def test_what_was_rejected_before_a_host_was_asked_puts_nothing_in_doubt(
     index: Index,
 ) -> None:
-    async with index.db.transaction() as tx:
-        await repos.track(tx, [ALICE], NOW)
-        await repos.set_hosting(tx, ALICE, "deactivated", NOW)
+    await put_away(index)
     before = await index.dump()
     await index.apply(Rejected(500, at(-1), "no_key", ALICE, None))
     assert await index.dump() == before

@@ -146,7 +146,7 @@ async def run_a_daemon(tx: Transaction) -> None:
     await resyncs.claim(tx, ALICE, now)
     await resyncs.put_off(tx, ALICE, "no", now)
     await resyncs.mark_whole(tx, ALICE, "3l")
-    await repos.set_hosting(tx, ALICE, "active", now)
+    await repos.set_hosting(tx, ALICE, "active", None)
     await resyncs.end(tx, ALICE)
     # The search for more of them.
     await backfill.begin(tx, RELAY, COLLECTIONS)

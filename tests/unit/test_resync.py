@@ -20,6 +20,7 @@ from indexer.identity_resolver import FRESH
 from indexer.net import DiskError
 from indexer.projection import Desynchronize
 from indexer.store import invites, resyncs
+from indexer.syntax import format_datetime
 from tests.unit.frames import (
     ALICE,
     BOB,
@@ -548,9 +549,11 @@ async def test_of_an_account_that_is_not_back_the_relay_is_asked_once(
 ) -> None:
     await came_back_unseen(net)
     net.relay.always[STATUS] = sent(http(json.dumps(says).encode()))
+    net.clock.now += 60
     await work(net)
     hosting = (await net.repo(ALICE))["hosting"]
     assert hosting == ("takendown" if "status" in says else "inactive")
+    assert (await net.repo(ALICE))["hosting_time"] == format_datetime(NOW + 60_000)
     assert (net.relay.calls[STATUS], net.pds.calls[STATUS]) == (1, 0)
 
 
