@@ -28,7 +28,9 @@ quietly() {
 # Print the path of an interpreter that can make the environment.
 find_python() {
   local candidate python without_venv=''
-  for candidate in python3.13 python3.12 python3.11 python3.14 python3; do
+  # The system's own first: distributions build Python with the profile of a run, which version
+  # managers mostly don't, and with it the daemon proves and indexes commits a tenth faster.
+  for candidate in /usr/bin/python3 python3.13 python3.12 python3.11 python3.14 python3; do
     # Asked and not just looked up: the shim of a version manager may be there and not run. The
     # base interpreter, because the one on the PATH may be in the .venv that is to be replaced.
     python=$("$candidate" -c 'import sys; sys.version_info < (3, 11) or print(sys._base_executable)' \

@@ -140,7 +140,7 @@ async def _daemon(
                 await asyncio.gather(*serving)
                 for task in working:
                     task.cancel()
-        except* Exception as group:
+        except ExceptionGroup as group:
             _log.critical("daemon.died", error=_innermost(group), exc_info=group)
             raise click.ClickException(f"the daemon died: {_innermost(group)}") from None
         _log.info("daemon.stopped", cursor=consumer.position and consumer.position.seq)
