@@ -1,1 +1,1 @@
-"""What people run. `scripts/demo` is a Python program, so this is a package too."""
+"""What people run. `bench` and `demo` are Python programs, each a package of this one."""

@@ -95,7 +95,7 @@ async def test_a_step_that_is_not_seen_is_named_and_fails_the_demo(tmp_path: Pat
 async def demo(*arguments: str) -> AsyncIterator[Process]:
     """Run the program as `scripts/demo` does, after its set-up; it is killed at the end."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-P", "-m", "scripts.demo", *arguments,
+        sys.executable, "-P", "-m", "scripts.demonstration", *arguments,
         env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=PIPE, stderr=STDOUT,
     )  # fmt: skip
     try:

@@ -9,8 +9,8 @@ from indexer.decode import decode
 from indexer.events import Commit, Rejected, VerifiedCommit
 from indexer.repo import read_repo
 from indexer.verify import verify_commit
-from scripts import bench_corpus
-from scripts.bench_corpus import Corpus, Size
+from scripts.benchmarks import repo_corpus
+from scripts.benchmarks.repo_corpus import Corpus, Size
 from tests.unit.frames import COLLECTIONS, SCOPE, VERIFICATION
 
 SMALL = Size(repos=3, records=400, commits=100, car_records=900, car_ours=30)
@@ -18,7 +18,7 @@ SMALL = Size(repos=3, records=400, commits=100, car_records=900, car_ours=30)
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    return bench_corpus.make(tmp_path_factory.mktemp("bench"), SMALL)
+    return repo_corpus.make(tmp_path_factory.mktemp("bench"), SMALL)
 
 
 def events(corpus: Corpus) -> list[Commit]:
@@ -63,6 +63,6 @@ def test_the_car_is_a_whole_repo(corpus: Corpus) -> None:
 
 def test_a_corpus_is_made_once(corpus: Corpus) -> None:
     made: list[bool] = []
-    again = bench_corpus.make(corpus.directory.parent, SMALL, lambda: made.append(True))
+    again = repo_corpus.make(corpus.directory.parent, SMALL, lambda: made.append(True))
     assert (again, made) == (corpus, [])
-    assert bench_corpus.make(corpus.directory.parent, replace(SMALL, commits=5)) != corpus
+    assert repo_corpus.make(corpus.directory.parent, replace(SMALL, commits=5)) != corpus

@@ -16,16 +16,15 @@ from websockets.asyncio.client import connect
 
 from indexer.firehose import subscribe_url
 from indexer.syntax import parse_datetime
-from scripts import bench_catch_up, bench_fresh, bench_memory, bench_stream_corpus
-from scripts.bench_catch_up import Said
-from scripts.bench_fresh import Amount
-from scripts.bench_fresh_reader import Awaited, awaited, watch
-from scripts.bench_race import Relay, relaying
-from scripts.bench_relay import BASE, MILLION, Plan
-from scripts.bench_stream_corpus import Size, StreamCorpus
-from scripts.bench_took import cpu_of, memory, resident
-from scripts.bench_verify import BenchError
-from scripts.bench_xrpc_stage import Size as Owners
+from scripts.benchmarks import catch_up, fresh, memory, stream_corpus, usage
+from scripts.benchmarks.catch_up import Said
+from scripts.benchmarks.fresh import Amount
+from scripts.benchmarks.fresh_reader import Awaited, awaited, watch
+from scripts.benchmarks.relay import BASE, MILLION, Plan
+from scripts.benchmarks.stream_corpus import Size, StreamCorpus
+from scripts.benchmarks.stream_race import Relay, relaying
+from scripts.benchmarks.verify import BenchError
+from scripts.benchmarks.xrpc_stage import Size as Owners
 from tests.unit.frames import tid
 
 SMALL = Size(frames=1_000, repos=3, least=20, most=200)
@@ -34,7 +33,7 @@ RATE = 200  # frames a second
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> StreamCorpus:
-    return bench_stream_corpus.make(tmp_path_factory.mktemp("bench"), SMALL)
+    return stream_corpus.make(tmp_path_factory.mktemp("bench"), SMALL)
 
 
 @pytest.fixture
@@ -86,17 +85,17 @@ async def test_what_is_written_comes_at_once_and_the_rest_in_its_time(relay: Rel
 
 
 def test_what_a_process_takes_is_read_while_it_runs() -> None:
-    assert 10_000_000 < resident() <= memory()
+    assert 10_000_000 < usage.resident() <= usage.memory()
     spent = time.process_time()
-    assert cpu_of(os.getpid()) == pytest.approx(spent, abs=0.1)
+    assert usage.cpu_of(os.getpid()) == pytest.approx(spent, abs=0.1)
 
 
 async def test_memory_is_looked_at_all_along_a_stream_that_is_played_again(
     corpus: StreamCorpus, tmp_path: Path
 ) -> None:
     plan = Plan(MILLION // 2, 3 * SMALL.frames)
-    measured = await bench_memory.measure(corpus, tmp_path, plan)
-    assert len(measured.resident) == bench_memory.LOOKS
+    measured = await memory.measure(corpus, tmp_path, plan)
+    assert len(measured.resident) == memory.LOOKS
     assert all(20 < found <= measured.peak < 300 for found in measured.resident)
     assert measured.growth == measured.resident[-1] / measured.resident[0]
     assert list(tmp_path.iterdir()) == []
@@ -142,14 +141,14 @@ def test_a_delay_lasts_until_a_reader_finds_the_row(tmp_path: Path) -> None:
 async def test_rows_and_revocations_are_timed_beside_the_stream_and_without(
     corpus: StreamCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench_fresh, "WARM_UP", 8)
+    monkeypatch.setattr(fresh, "WARM_UP", 8)
     amount = Amount(ours=MILLION // 4, rate=RATE, revokes=10, seconds=2)
     owners = Owners(owners=4, few=1, many=5)
-    measured = await bench_fresh.measure(corpus, tmp_path, owners, amount, rounds=1)
-    (quiet,), (busy,), (fresh,) = measured.quiet, measured.busy, measured.fresh
+    measured = await fresh.measure(corpus, tmp_path, owners, amount, rounds=1)
+    (quiet,), (busy,), (delays,) = measured.quiet, measured.busy, measured.fresh
     assert len(quiet) == len(busy) == 20
-    assert 80 < len(fresh) <= 100
-    figures = bench_fresh.report(measured)
+    assert 80 < len(delays) <= 100
+    figures = fresh.report(measured)
     assert 0 < figures["fresh_p99_ms"] < 5_000
     assert figures["revoke_slowed_p99_ms"] == pytest.approx(
         figures["revoke_p99_ms"] - figures["revoke_quiet_p99_ms"], abs=0.2
@@ -163,16 +162,16 @@ async def test_rows_and_revocations_are_timed_beside_the_stream_and_without(
 async def test_a_daemon_that_was_away_says_everywhere_how_long_it_takes(
     corpus: StreamCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench_catch_up, "LIVE", 20)
-    monkeypatch.setattr(bench_catch_up, "ASK_EVERY", 0.1)
+    monkeypatch.setattr(catch_up, "LIVE", 20)
+    monkeypatch.setattr(catch_up, "ASK_EVERY", 0.1)
     # All of ours, so that it takes some seconds; most of them are known by then.
     plan = Plan(MILLION, 20 + 15_000, rate=20)
-    measured = await bench_catch_up.measure(corpus, tmp_path, plan)
+    measured = await catch_up.measure(corpus, tmp_path, plan)
     assert measured.frames == 15_000
     assert {said.where for said in measured.said} == {"status", "log", "metrics"}
     assert measured.caught_up > 0
     assert 0 < measured.load * measured.frames < 2 * measured.caught_up
-    figures = bench_catch_up.report(measured)
+    figures = catch_up.report(measured)
     assert figures["events_per_s"] == round(15_000 / measured.caught_up)
     assert list(tmp_path.iterdir()) == []
     # As it would be if the log had told no time.
@@ -180,4 +179,4 @@ async def test_a_daemon_that_was_away_says_everywhere_how_long_it_takes(
         Said(0.1, "log", 100, None)
     ]
     with pytest.raises(BenchError, match="time left in: log"):
-        bench_catch_up.report(replace(measured, said=mute))
+        catch_up.report(replace(measured, said=mute))

@@ -18,14 +18,14 @@ from indexer.decode import decode
 from indexer.events import Account, Commit, Identity, VerifiedCommit
 from indexer.firehose import MAX_FRAME, subscribe_url
 from indexer.verify import verify_commit
-from scripts import bench_stream_corpus
-from scripts.bench_firehose import Amount, measure, plan_of, report
-from scripts.bench_plot import Bar, Group, draw
-from scripts.bench_race import PYTHON, Reader, relaying
-from scripts.bench_relay import BASE, FRAGMENT, MILLION, Plan
-from scripts.bench_stream_corpus import POOLS, Pool, Size, StreamCorpus
-from scripts.bench_tree import GrowingTree
-from scripts.bench_verify import SYNC, BenchError
+from scripts.benchmarks import stream_corpus
+from scripts.benchmarks.firehose import Amount, measure, plan_of, report
+from scripts.benchmarks.plot import Bar, Group, draw
+from scripts.benchmarks.relay import BASE, FRAGMENT, MILLION, Plan
+from scripts.benchmarks.stream_corpus import POOLS, Pool, Size, StreamCorpus
+from scripts.benchmarks.stream_race import PYTHON, Reader, relaying
+from scripts.benchmarks.tree import GrowingTree
+from scripts.benchmarks.verify import SYNC, BenchError
 from tests.unit.frames import COLLECTIONS, SCOPE, cid_of, tree
 
 SMALL = Size(frames=300, repos=3, least=20, most=200)
@@ -34,7 +34,7 @@ TENTH = MILLION // 10
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> StreamCorpus:
-    return bench_stream_corpus.make(tmp_path_factory.mktemp("bench"), SMALL)
+    return stream_corpus.make(tmp_path_factory.mktemp("bench"), SMALL)
 
 
 @pytest.fixture
@@ -196,7 +196,13 @@ async def test_what_is_missing_in_the_index_is_noticed(
 ) -> None:
     plan = Plan(MILLION, 20)
     more = str(plan.frames + 1), str(corpus.directory), str(tmp_path)
-    command = (*PYTHON, "scripts.bench_stream_index", relay + plan.path, str(plan.frames), *more)
+    command = (
+        *PYTHON,
+        "scripts.benchmarks.stream_index",
+        relay + plan.path,
+        str(plan.frames),
+        *more,
+    )
     with pytest.raises(BenchError, match="status 1"):
         await Reader("index", plan.frames, BASE + plan.frames, command).run()
 

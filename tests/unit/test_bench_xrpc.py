@@ -9,12 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from scripts import bench_xrpc, bench_xrpc_stage
-from scripts.bench_verify import BenchError
-from scripts.bench_xrpc import Amount
-from scripts.bench_xrpc_client import BadAnswerError, Connection, as_fast_as_possible, at_a_pace
-from scripts.bench_xrpc_server import serving
-from scripts.bench_xrpc_stage import FEW, MANY, Owner, Size
+from scripts.benchmarks import xrpc, xrpc_stage
+from scripts.benchmarks.verify import BenchError
+from scripts.benchmarks.xrpc import Amount
+from scripts.benchmarks.xrpc_client import (
+    BadAnswerError,
+    Connection,
+    as_fast_as_possible,
+    at_a_pace,
+)
+from scripts.benchmarks.xrpc_server import serving
+from scripts.benchmarks.xrpc_stage import FEW, MANY, Owner, Size
 
 SMALL = Size(owners=4, few=2, many=6)
 CALLS = Amount(bare=8, few=8, many=8, paced=10, fast=10)
@@ -48,8 +53,8 @@ async def answering(answer: Answer) -> AsyncIterator[int]:
 async def test_every_call_is_answered_and_every_revocation_has_its_tombstone(
     tmp_path: Path,
 ) -> None:
-    measured = await bench_xrpc.measure(tmp_path, SMALL, CALLS, rounds=1)
-    figures = bench_xrpc.report(measured)
+    measured = await xrpc.measure(tmp_path, SMALL, CALLS, rounds=1)
+    figures = xrpc.report(measured)
     assert figures.keys() >= {"ratio_bare", "revoke_p99_ms", "revoke_per_s"}
     assert all(figure > 0 for figure in figures.values())
     for calls, count in (
@@ -72,17 +77,17 @@ async def test_every_call_is_answered_and_every_revocation_has_its_tombstone(
 
 async def test_an_answer_that_is_an_error_ends_the_bench(tmp_path: Path) -> None:
     index = tmp_path / "index.db"
-    await bench_xrpc_stage.fill(index, SMALL)
+    await xrpc_stage.fill(index, SMALL)
     stranger = Owner(SMALL.owners)
     with pytest.raises(BenchError, match=r"NotFound.*there is no such space"):
         async with serving("rescind", index) as server:
-            await server.fast(bench_xrpc_stage.listing([stranger], FEW))
+            await server.fast(xrpc_stage.listing([stranger], FEW))
 
 
 async def test_a_server_at_rest_has_published_what_was_revoked(tmp_path: Path) -> None:
     index = tmp_path / "index.db"
-    await bench_xrpc_stage.fill(index, SMALL)
-    calls = bench_xrpc_stage.revoking(SMALL.everybody(), MANY, SMALL.owners)
+    await xrpc_stage.fill(index, SMALL)
+    calls = xrpc_stage.revoking(SMALL.everybody(), MANY, SMALL.owners)
     async with serving("rescind", index) as server:
         await server.fast(calls)
         await server.rest()
@@ -100,7 +105,7 @@ async def test_a_server_that_does_not_start_is_told_with_its_words(tmp_path: Pat
 
 async def test_every_revocation_is_of_another_invite() -> None:
     owners = SMALL.everybody()
-    calls = bench_xrpc_stage.revoking(owners, MANY, SMALL.owners * SMALL.many)
+    calls = xrpc_stage.revoking(owners, MANY, SMALL.owners * SMALL.many)
     bodies = {call.partition(b"\r\n\r\n")[2] for call in calls}
     assert len(bodies) == len(calls) == SMALL.owners * SMALL.many
 

@@ -1,17 +1,17 @@
 """Rescind's pipeline on a long stretch of the stream, and the memory that it has on the way.
 
-python -m scripts.bench_stream_memory URL FRAMES OURS DIRECTORY CACHE EVERY
+python -m scripts.benchmarks.stream_memory URL FRAMES OURS DIRECTORY CACHE EVERY
 
-As `bench_stream_index`, but each time that it has applied EVERY frames more, it says on stderr
+As `stream_index`, but each time that it has applied EVERY frames more, it says on stderr
 what is resident, and at the end `resident` has all of that, in bytes.
 """
 
 import json
 import sys
 
-from scripts.bench_relay import BASE
-from scripts.bench_stream_index import read
-from scripts.bench_took import resident
+from scripts.benchmarks.relay import BASE
+from scripts.benchmarks.stream_index import read
+from scripts.benchmarks.usage import resident
 
 MB = 1_000_000
 

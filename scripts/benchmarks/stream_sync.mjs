@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 
-const require = createRequire(new URL('../tests/localnet/package.json', import.meta.url))
+const require = createRequire(new URL('../../tests/localnet/package.json', import.meta.url))
 const { Firehose } = require('@atproto/sync')
 
 const [directory, service, ...numbers] = process.argv.slice(2)

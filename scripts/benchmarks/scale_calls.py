@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from indexer.syntax import format_datetime
-from scripts.bench_scale_stage import (
+from scripts.benchmarks.scale_stage import (
     FEW,
     GARDEN,
     MANY,
@@ -19,7 +19,7 @@ from scripts.bench_scale_stage import (
     owner_of,
     verification,
 )
-from scripts.bench_xrpc_stage import LIST, REVOKE, START, Owner, operators, request
+from scripts.benchmarks.xrpc_stage import LIST, REVOKE, START, Owner, operators, request
 from tests.unit.frames import VERIFICATION
 from xrpc import page_cursor
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from indexer.config import PREFIX
-from scripts.bench_cores import BESIDE, MEASURED, on
-from scripts.bench_verify import ROOT, BenchError
-from scripts.bench_xrpc_client import BadAnswerError, Took, as_fast_as_possible, at_a_pace
+from scripts.benchmarks.cores import BESIDE, MEASURED, on
+from scripts.benchmarks.verify import ROOT, BenchError
+from scripts.benchmarks.xrpc_client import BadAnswerError, Took, as_fast_as_possible, at_a_pace
 from xrpc.publisher import REST
 
 CONNECTIONS = 32  # at once
@@ -73,11 +73,11 @@ class Served:
 
 @asynccontextmanager
 async def serving(what: str, file: Path) -> AsyncIterator[Served]:
-    """Run a server of `bench_xrpc_worker`; `BenchError` if it does not start, or dies."""
+    """Run a server of `xrpc_worker`; `BenchError` if it does not start, or dies."""
     words = file.with_name("server.log")
     # The defaults are measured, not what is set here for a daemon, nor in an `.env`.
     environment = {name: text for name, text in os.environ.items() if not name.startswith(PREFIX)}
-    command = (sys.executable, "-P", "-m", "scripts.bench_xrpc_worker", what, str(file))
+    command = (sys.executable, "-P", "-m", "scripts.benchmarks.xrpc_worker", what, str(file))
     with words.open("wb") as errors, on(MEASURED):
         process = await asyncio.create_subprocess_exec(
             *command,

@@ -1,6 +1,6 @@
 """What the socket alone takes: every frame received, and the last one looked at.
 
-python -m scripts.bench_stream_receive URL FRAMES
+python -m scripts.benchmarks.stream_receive URL FRAMES
 """
 
 import asyncio
@@ -12,8 +12,8 @@ from websockets.asyncio.client import connect
 
 from indexer.firehose import subscribe_url
 from indexer.transport import MAX_FRAME
-from scripts.bench_relay import BASE
-from scripts.bench_took import Clock, memory
+from scripts.benchmarks.relay import BASE
+from scripts.benchmarks.usage import Clock, memory
 
 
 async def receive(url: str, frames: int) -> dict[str, float]:

@@ -18,16 +18,16 @@ from typing import Any
 import httpx
 
 from indexer.syntax import parse_datetime
-from scripts import bench_race, bench_stream_corpus
-from scripts.bench_daemon import staged
-from scripts.bench_firehose import RATIO_RECEIVE
-from scripts.bench_race import HEADER, Reader
-from scripts.bench_relay import BASE, Plan
-from scripts.bench_stream_corpus import StreamCorpus
-from scripts.bench_took import cpu_of
-from scripts.bench_verify import CACHE, BenchError
-from scripts.bench_xrpc_client import first_failure_alone
-from scripts.bench_xrpc_stage import Size
+from scripts.benchmarks import stream_corpus, stream_race
+from scripts.benchmarks.daemon import staged
+from scripts.benchmarks.firehose import RATIO_RECEIVE
+from scripts.benchmarks.relay import BASE, Plan
+from scripts.benchmarks.stream_corpus import StreamCorpus
+from scripts.benchmarks.stream_race import HEADER, Reader
+from scripts.benchmarks.usage import cpu_of
+from scripts.benchmarks.verify import CACHE, BenchError
+from scripts.benchmarks.xrpc_client import first_failure_alone
+from scripts.benchmarks.xrpc_stage import Size
 from tests.e2e.daemon import Daemon, eventually
 from tests.unit.test_metrics import read
 
@@ -78,7 +78,7 @@ class Measured:
 
 async def catch_up(frames: int, ours: int) -> dict[str, float]:
     """Measure, print, and return the figures by name. `ours` is frames of a million."""
-    corpus = bench_stream_corpus.make(CACHE, bench_stream_corpus.FULL)
+    corpus = stream_corpus.make(CACHE, stream_corpus.FULL)
     return report(await measure(corpus, CACHE, Plan(ours, LIVE + frames, RATE)))
 
 
@@ -90,8 +90,8 @@ async def measure(corpus: StreamCorpus, cache: Path, plan: Plan) -> Measured:
     async with staged(corpus, cache, NOBODY) as stage:
         behind = replace(plan, rate=0)
         alone = (
-            bench_race.receive(stage.relay.url, behind),
-            bench_race.index(stage.relay.url, behind, corpus, cache),
+            stream_race.receive(stage.relay.url, behind),
+            stream_race.index(stage.relay.url, behind, corpus, cache),
         )
         for reader in alone:
             await reader.run()

@@ -1,8 +1,8 @@
 """A server that is measured, in a process of its own.
 
-python -m scripts.bench_xrpc_worker rescind DATABASE
-python -m scripts.bench_xrpc_worker bare ANSWER
-python -m scripts.bench_xrpc_worker asgi ANSWER
+python -m scripts.benchmarks.xrpc_worker rescind DATABASE
+python -m scripts.benchmarks.xrpc_worker bare ANSWER
+python -m scripts.benchmarks.xrpc_worker asgi ANSWER
 
 It prints its port, and for each line on stdin the seconds of CPU that it has taken so far. It ends
 with stdin. `bare` and `asgi` answer every call with what a file holds.
@@ -34,7 +34,7 @@ from indexer.identity_resolver import IdentityResolver
 from indexer.stats import Stats
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database
-from scripts.bench_xrpc_stage import answer, settings
+from scripts.benchmarks.xrpc_stage import answer, settings
 from xrpc.app import create_app
 from xrpc.auth import ServiceAuth
 from xrpc.counts import Counts

@@ -5,8 +5,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from scripts.demo_page import Page, json_text, path_text
-from scripts.demo_stage import DeletionCommit, NotSeenError, Record, Sight, Stage
+from scripts.demonstration.page import Page, json_text, path_text
+from scripts.demonstration.stage import DeletionCommit, NotSeenError, Record, Sight, Stage
 from tests.localnet import Account
 
 REVOKE_INVITE = "rsvp.atmo.space.invite.revoke"

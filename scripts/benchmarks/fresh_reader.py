@@ -1,6 +1,6 @@
 """A reader of the index beside the daemon: it sees when what the stream says can be read.
 
-python -m scripts.bench_fresh_reader DATABASE DIRECTORY PLAN FIRST LAST
+python -m scripts.benchmarks.fresh_reader DATABASE DIRECTORY PLAN FIRST LAST
 
 PLAN is the path of a stream that is written while time goes by. Of each of its commits of ours
 from frame FIRST to LAST, it waits until the repo in the index has its revision, which moves in
@@ -19,8 +19,8 @@ from pathlib import Path
 
 import libipld
 
-from scripts.bench_relay import Plan
-from scripts.bench_stream_corpus import StreamCorpus, load
+from scripts.benchmarks.relay import Plan
+from scripts.benchmarks.stream_corpus import StreamCorpus, load
 
 LOOK_EVERY = 0.001  # seconds
 PATIENCE = 30.0  # seconds: who waits longer has lost a frame

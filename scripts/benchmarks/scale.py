@@ -27,12 +27,12 @@ from random import Random
 from statistics import quantiles
 from tempfile import TemporaryDirectory
 
-from scripts import bench_scale_calls, bench_scale_stage
-from scripts.bench_scale_calls import Call, Kind, greeting
-from scripts.bench_scale_stage import Size
-from scripts.bench_verify import CACHE, MB, BenchError
-from scripts.bench_xrpc_server import Served, serving
-from scripts.bench_xrpc_stage import Owner
+from scripts.benchmarks import scale_calls, scale_stage
+from scripts.benchmarks.scale_calls import Call, Kind, greeting
+from scripts.benchmarks.scale_stage import Size
+from scripts.benchmarks.verify import CACHE, MB, BenchError
+from scripts.benchmarks.xrpc_server import Served, serving
+from scripts.benchmarks.xrpc_stage import Owner
 
 SMALL = Size(invites=4_000, verifications=4_000, subjects=100)
 LARGE = Size(invites=1_000_000, verifications=1_000_000, subjects=2_000)
@@ -107,12 +107,12 @@ async def measure(
     # They come last: whether their deletions were seen is looked after a minute later.
     parts = (
         (
-            [_race(kind, sizes, lists * rounds) for kind in bench_scale_calls.lists()],
+            [_race(kind, sizes, lists * rounds) for kind in scale_calls.lists()],
             rounds,
             lists,
         ),
         (
-            [_race(kind, sizes, revocations) for kind in bench_scale_calls.revocations()],
+            [_race(kind, sizes, revocations) for kind in scale_calls.revocations()],
             turns,
             -(-revocations // turns),
         ),
@@ -124,7 +124,7 @@ async def measure(
         servers: list[Served] = []
         copies = []
         for size in sizes:
-            original = bench_scale_stage.make(cache, size, partial(_tell, size))
+            original = scale_stage.make(cache, size, partial(_tell, size))
             copy = Path(folder) / str(len(servers)) / "index.db"
             copy.parent.mkdir()
             _copy(original, copy)

@@ -2,7 +2,7 @@
 
 Of its two clients the one with a thread, which is the faster by a half.
 
-python -m scripts.bench_stream_sdk URL FRAMES
+python -m scripts.benchmarks.stream_sdk URL FRAMES
 """
 
 import json
@@ -17,8 +17,8 @@ from atproto import (  # type: ignore[import-untyped]
     parse_subscribe_repos_message,
 )
 
-from scripts.bench_relay import BASE
-from scripts.bench_took import Clock, memory
+from scripts.benchmarks.relay import BASE
+from scripts.benchmarks.usage import Clock, memory
 
 SAVE_EVERY = 20  # frames; the examples move the client's cursor that often
 COMMIT = models.ComAtprotoSyncSubscribeRepos.Commit

@@ -16,16 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median, quantiles
 
-from scripts import bench_stream_corpus, bench_xrpc_stage
-from scripts.bench_cores import BESIDE, on
-from scripts.bench_daemon import Stage, staged
-from scripts.bench_race import PYTHON, environment
-from scripts.bench_relay import BASE, MILLION, Plan
-from scripts.bench_stream_corpus import StreamCorpus
-from scripts.bench_verify import CACHE, BenchError
-from scripts.bench_xrpc_client import as_fast_as_possible, at_a_pace
-from scripts.bench_xrpc_server import CONNECTIONS
-from scripts.bench_xrpc_stage import FEW, MANY, Size
+from scripts.benchmarks import stream_corpus, xrpc_stage
+from scripts.benchmarks.cores import BESIDE, on
+from scripts.benchmarks.daemon import Stage, staged
+from scripts.benchmarks.relay import BASE, MILLION, Plan
+from scripts.benchmarks.stream_corpus import StreamCorpus
+from scripts.benchmarks.stream_race import PYTHON, environment
+from scripts.benchmarks.verify import CACHE, BenchError
+from scripts.benchmarks.xrpc_client import as_fast_as_possible, at_a_pace
+from scripts.benchmarks.xrpc_server import CONNECTIONS
+from scripts.benchmarks.xrpc_stage import FEW, MANY, Size
 from tests.e2e.daemon import Daemon
 
 OURS = MILLION // 100
@@ -66,7 +66,7 @@ class Measured:
 
 async def fresh(rounds: int) -> dict[str, float]:
     """Measure, print, and return the figures by name."""
-    corpus = bench_stream_corpus.make(CACHE, bench_stream_corpus.FULL)
+    corpus = stream_corpus.make(CACHE, stream_corpus.FULL)
     print(
         f"{FULL.rate:,} frames a second, {FULL.ours / MILLION:.0%} of ours; {FULL.revokes} "
         f"revocations a second; {rounds} rounds of {FULL.seconds} s each with and without"
@@ -80,8 +80,8 @@ async def measure(
     """Give both their turn in each round. Raises `BenchError`."""
     measured = Measured()
     async with staged(corpus, cache, owners) as stage:
-        calls = bench_xrpc_stage.revoking(owners.everybody(), MANY, amount.revokes * amount.seconds)
-        warm_up = bench_xrpc_stage.listing(owners.everybody(), FEW)
+        calls = xrpc_stage.revoking(owners.everybody(), MANY, amount.revokes * amount.seconds)
+        warm_up = xrpc_stage.listing(owners.everybody(), FEW)
         for _ in range(rounds):
             await stage.relay.play(Plan(0, 0))
             async with stage.running() as daemon:
@@ -105,7 +105,12 @@ async def _both(
 ) -> None:
     """Revoke beside the stream, and watch both."""
     first = WARM_UP * amount.rate + 1
-    reader = "scripts.bench_fresh_reader", str(daemon.db), str(stage.corpus.directory), plan.path
+    reader = (
+        "scripts.benchmarks.fresh_reader",
+        str(daemon.db),
+        str(stage.corpus.directory),
+        plan.path,
+    )
     with on(BESIDE):
         process = await asyncio.create_subprocess_exec(
             *PYTHON, *reader, str(first), str(plan.frames), stdout=PIPE, env=environment()

@@ -1,6 +1,6 @@
 """Rescind's pipeline on the stream, as `rescind run` has it: from the socket to the disk.
 
-python -m scripts.bench_stream_index URL FRAMES OURS DIRECTORY CACHE
+python -m scripts.benchmarks.stream_index URL FRAMES OURS DIRECTORY CACHE
 
 OURS is how many of the frames are of ours: what they say has to be in the index at the end, and
 nothing else. The database is made in CACHE, on whose disk it depends.
@@ -27,10 +27,10 @@ from indexer.stats import Stats
 from indexer.store import cursors, repos
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database, Transaction
-from scripts.bench_relay import BASE
-from scripts.bench_stream_corpus import StreamCorpus, load
-from scripts.bench_took import Clock, memory
-from scripts.bench_worker import plc, whole
+from scripts.benchmarks.relay import BASE
+from scripts.benchmarks.stream_corpus import StreamCorpus, load
+from scripts.benchmarks.usage import Clock, memory
+from scripts.benchmarks.worker import plc, whole
 from tests.unit.frames import COLLECTIONS, SCOPE
 
 RELAY = "bench"

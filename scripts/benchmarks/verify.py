@@ -22,15 +22,15 @@ from tempfile import TemporaryDirectory
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from scripts import bench_corpus
-from scripts.bench_cores import BESIDE, CORES, MEASURED, on
-from scripts.bench_corpus import Corpus
+from scripts.benchmarks import repo_corpus
+from scripts.benchmarks.cores import BESIDE, CORES, MEASURED, on
+from scripts.benchmarks.repo_corpus import Corpus
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".bench"
 NODE = shutil.which("node", path=str(Path(sys.executable).parent)) or "node"
-WORKER = (sys.executable, "-P", "-m", "scripts.bench_worker")
-SYNC_SCRIPT = ROOT / "scripts" / "bench_sync.mjs"
+WORKER = (sys.executable, "-P", "-m", "scripts.benchmarks.worker")
+SYNC_SCRIPT = Path(__file__).with_name("sync.mjs")
 SYNC = ROOT / "tests" / "localnet" / "node_modules" / "@atproto" / "sync"
 LOOK_EVERY = 0.01  # seconds between looks at a process's private memory
 BUSY = 1.15  # times its CPU time that a proof may take: beyond it, others have used the core
@@ -73,7 +73,7 @@ class Series:
 
 async def verify(rounds: int) -> dict[str, float]:
     """Measure, print, and return the figures by name."""
-    corpus = bench_corpus.make(CACHE, bench_corpus.FULL, lambda: _say("Making the corpus …"))
+    corpus = repo_corpus.make(CACHE, repo_corpus.FULL, lambda: _say("Making the corpus …"))
     frames = corpus.frames()
     size = mean(map(len, frames))
     _say(

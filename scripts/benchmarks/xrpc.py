@@ -22,11 +22,11 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 from indexer.store.db import Database
-from scripts import bench_xrpc_stage as stage
-from scripts.bench_cores import CORES
-from scripts.bench_verify import CACHE, BenchError
-from scripts.bench_xrpc_server import CONNECTIONS, Run, Served, serving
-from scripts.bench_xrpc_stage import FEW, MANY, Owner, Size
+from scripts.benchmarks import xrpc_stage as stage
+from scripts.benchmarks.cores import CORES
+from scripts.benchmarks.verify import CACHE, BenchError
+from scripts.benchmarks.xrpc_server import CONNECTIONS, Run, Served, serving
+from scripts.benchmarks.xrpc_stage import FEW, MANY, Owner, Size
 
 PACE = 200  # revocations that fall due in a second
 BUSY = 1.15  # times its CPU time that a server may take: beyond it, others have used the core

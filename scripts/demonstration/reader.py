@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from scripts.demo_page import Page, path_text
-from scripts.demo_play import Revocation
-from scripts.demo_stage import NotSeenError, Stage
+from scripts.demonstration.page import Page, path_text
+from scripts.demonstration.play import Revocation
+from scripts.demonstration.stage import NotSeenError, Stage
 from tests.localnet import Account
 
 LOOK_EVERY = 0.02  # seconds

@@ -1,6 +1,6 @@
 """The relay of the benchmarks: a process of its own that sends as fast as it is read.
 
-python -m scripts.bench_relay DIRECTORY
+python -m scripts.benchmarks.relay DIRECTORY
 
 Prints its URL, and ends when its standard input does. A path behind it says what is sent:
 `/1000/200000` is a stream of which 1,000 frames in a million are of ours, up to the 200,000th;
@@ -33,7 +33,7 @@ from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
 from indexer.syntax import format_datetime
-from scripts.bench_stream_corpus import (
+from scripts.benchmarks.stream_corpus import (
     POOLS,
     SEQ_MARK,
     TIME_LENGTH,

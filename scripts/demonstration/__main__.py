@@ -12,10 +12,10 @@ from tempfile import TemporaryDirectory
 
 import httpx
 
-from scripts.demo_page import BOLD, GREEN, Page
-from scripts.demo_play import STEPS, play
-from scripts.demo_reader import follow, hand_over
-from scripts.demo_stage import NotSeenError, set_up
+from scripts.demonstration.page import BOLD, GREEN, Page
+from scripts.demonstration.play import STEPS, play
+from scripts.demonstration.reader import follow, hand_over
+from scripts.demonstration.stage import NotSeenError, set_up
 from tests.localnet import PdsError, ServerStartError
 
 SHOWN = 2  # revocations

@@ -15,8 +15,8 @@ from random import Random
 from typing import Any
 
 from indexer.store.migrations import SCHEMA_VERSION, schema
-from scripts.bench_corpus import cached
-from scripts.bench_xrpc_stage import PDS, START, Owner, settings
+from scripts.benchmarks.repo_corpus import cached
+from scripts.benchmarks.xrpc_stage import PDS, START, Owner, settings
 from tests.unit.frames import INVITE, VERIFICATION, cid_text, tid
 from xrpc.pds import Tokens
 from xrpc.sessions import Vault

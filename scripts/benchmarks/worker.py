@@ -1,8 +1,8 @@
 """One thing that is measured, in a process of its own: what it took, as JSON on its last line.
 
-python -m scripts.bench_worker prove DIRECTORY
-python -m scripts.bench_worker index DIRECTORY URL DATABASE
-python -m scripts.bench_worker resync DIRECTORY DATABASE
+python -m scripts.benchmarks.worker prove DIRECTORY
+python -m scripts.benchmarks.worker index DIRECTORY URL DATABASE
+python -m scripts.benchmarks.worker resync DIRECTORY DATABASE
 """
 
 import asyncio
@@ -29,8 +29,8 @@ from indexer.store import cursors, invites, repos, spaces, verifications
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database, Transaction
 from indexer.verify import verify_commit
-from scripts.bench_corpus import Corpus, Repo, load
-from scripts.bench_took import Clock, memory
+from scripts.benchmarks.repo_corpus import Corpus, Repo, load
+from scripts.benchmarks.usage import Clock, memory
 from tests.unit.frames import SCOPE
 
 RELAY = "bench"

@@ -12,10 +12,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from scripts.bench_cores import BESIDE, MEASURED, on
-from scripts.bench_relay import BASE, Plan
-from scripts.bench_stream_corpus import StreamCorpus
-from scripts.bench_verify import ROOT, BenchError
+from scripts.benchmarks.cores import BESIDE, MEASURED, on
+from scripts.benchmarks.relay import BASE, Plan
+from scripts.benchmarks.stream_corpus import StreamCorpus
+from scripts.benchmarks.verify import ROOT, BenchError
 
 PYTHON = (sys.executable, "-P", "-m")
 DEADLINE = 900.0  # seconds for one run: who waits longer has lost a frame
@@ -77,17 +77,17 @@ class Reader:
 
 def python(name: str, program: str, relay: str, plan: Plan, *more: str) -> Reader:
     """Return the reader that a program of ours is."""
-    command = (*PYTHON, f"scripts.{program}", relay + plan.path, str(plan.frames), *more)
+    command = (*PYTHON, f"scripts.benchmarks.{program}", relay + plan.path, str(plan.frames), *more)
     return Reader(name, plan.frames, BASE + plan.frames, command)
 
 
 def receive(relay: str, plan: Plan) -> Reader:
-    return python("websockets: receive only", "bench_stream_receive", relay, plan)
+    return python("websockets: receive only", "stream_receive", relay, plan)
 
 
 def index(relay: str, plan: Plan, corpus: StreamCorpus, cache: Path) -> Reader:
     more = str(plan.ours_in(plan.frames)), str(corpus.directory), str(cache)
-    return python("Rescind: proof, SQLite", "bench_stream_index", relay, plan, *more)
+    return python("Rescind: proof, SQLite", "stream_index", relay, plan, *more)
 
 
 HEADER = f"  {'':<30}{'median/s':>10}{'least':>10}{'most':>10}{'CPU s/10k':>12}{'peak MB':>10}"
@@ -134,7 +134,7 @@ async def relaying(directory: Path) -> AsyncIterator[Relay]:
     with on(BESIDE):
         process = await asyncio.create_subprocess_exec(
             *PYTHON,
-            "scripts.bench_relay",
+            "scripts.benchmarks.relay",
             str(directory),
             stdin=PIPE,
             stdout=PIPE,

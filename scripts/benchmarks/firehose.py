@@ -11,15 +11,15 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import mean, median
 
-from scripts import bench_race, bench_stream_corpus
-from scripts.bench_cores import CORES
-from scripts.bench_plot import Bar, Group, draw
-from scripts.bench_race import HEADER, Reader, relaying
-from scripts.bench_relay import BASE, MILLION, Plan
-from scripts.bench_stream_corpus import POOLS, StreamCorpus
-from scripts.bench_verify import CACHE, NODE, ROOT, SYNC
+from scripts.benchmarks import stream_corpus, stream_race
+from scripts.benchmarks.cores import CORES
+from scripts.benchmarks.plot import Bar, Group, draw
+from scripts.benchmarks.relay import BASE, MILLION, Plan
+from scripts.benchmarks.stream_corpus import POOLS, StreamCorpus
+from scripts.benchmarks.stream_race import HEADER, Reader, relaying
+from scripts.benchmarks.verify import CACHE, NODE, SYNC
 
-SYNC_SCRIPT = ROOT / "scripts" / "bench_stream_sync.mjs"
+SYNC_SCRIPT = Path(__file__).with_name("stream_sync.mjs")
 BUSY = 1.15  # times its CPU time that a run may take: beyond it, others have used the core
 
 # What is aimed at: times the rate of each, or more; and MB, or less.
@@ -61,8 +61,8 @@ async def firehose(
 ) -> dict[str, float]:
     """Measure, print, and return the figures by name. `ours` is frames of a million."""
     amount, usual = (QUICK, QUICK_ROUNDS) if quick else (FULL, ROUNDS)
-    corpus = bench_stream_corpus.make(
-        CACHE, bench_stream_corpus.FULL, lambda: _say("Making the corpus: some minutes, once …")
+    corpus = stream_corpus.make(
+        CACHE, stream_corpus.FULL, lambda: _say("Making the corpus: some minutes, once …")
     )
     for pool in POOLS:
         sizes = [len(frame) for frame in corpus.frames(pool)]
@@ -99,13 +99,13 @@ def _race(corpus: StreamCorpus, cache: Path, relay: str, amount: Amount, ours: i
 
     fast, every = plan_of(corpus, ours, amount.fast), plan_of(corpus, MILLION, amount.every)
     return Race(
-        receive=bench_race.receive(relay, fast),
-        index=bench_race.index(relay, fast, corpus, cache),
-        sdk=bench_race.python(
-            "atproto SDK: models, CAR", "bench_stream_sdk", relay, plan_of(corpus, ours, amount.sdk)
+        receive=stream_race.receive(relay, fast),
+        index=stream_race.index(relay, fast, corpus, cache),
+        sdk=stream_race.python(
+            "atproto SDK: models, CAR", "stream_sdk", relay, plan_of(corpus, ours, amount.sdk)
         ),
         sync=sync(plan_of(corpus, ours, amount.sync)),
-        index_every=bench_race.index(relay, every, corpus, cache),
+        index_every=stream_race.index(relay, every, corpus, cache),
         sync_every=sync(every),
     )
 

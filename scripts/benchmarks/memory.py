@@ -8,11 +8,11 @@ to be known; the frames of ours begin anew at the 50,000th.
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts import bench_stream_corpus
-from scripts.bench_race import PYTHON, relaying, run
-from scripts.bench_relay import BASE, Plan
-from scripts.bench_stream_corpus import StreamCorpus
-from scripts.bench_verify import CACHE, BenchError
+from scripts.benchmarks import stream_corpus
+from scripts.benchmarks.relay import BASE, Plan
+from scripts.benchmarks.stream_corpus import StreamCorpus
+from scripts.benchmarks.stream_race import PYTHON, relaying, run
+from scripts.benchmarks.verify import CACHE, BenchError
 
 LOOKS = 10  # of a run; the first one is what the last is compared with
 MB = 1_000_000
@@ -36,7 +36,7 @@ class Measured:
 
 async def memory(frames: int, ours: int) -> dict[str, float]:
     """Measure, print, and return the figures by name. `ours` is frames of a million."""
-    corpus = bench_stream_corpus.make(CACHE, bench_stream_corpus.FULL)
+    corpus = stream_corpus.make(CACHE, stream_corpus.FULL)
     measured = await measure(corpus, CACHE, Plan(ours, frames))
     print(
         f"{frames / measured.seconds:,.0f} events/s. At the end {measured.growth:.1%} of what it "
@@ -57,7 +57,7 @@ async def measure(corpus: StreamCorpus, cache: Path, plan: Plan) -> Measured:
     frames, last = plan.frames, BASE + plan.frames
     numbers = str(plan.ours_in(frames)), str(corpus.directory), str(cache), str(frames // LOOKS)
     async with relaying(corpus.directory) as relay:
-        reader = "scripts.bench_stream_memory", relay.url + plan.path, str(frames)
+        reader = "scripts.benchmarks.stream_memory", relay.url + plan.path, str(frames)
         took = await run((*PYTHON, *reader, *numbers))
     if (took["frames"], took["last"]) != (frames, last) or len(took["resident"]) != LOOKS:
         raise BenchError(f"{frames} frames were to be read, and {took} were")

@@ -22,13 +22,13 @@ from indexer.config import PREFIX
 from indexer.store import backfills, cursors, repos
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database
-from scripts import bench_stream_index, bench_worker, bench_xrpc_stage
-from scripts.bench_cores import BESIDE, MEASURED, on
-from scripts.bench_race import Relay, relaying
-from scripts.bench_relay import BASE, Plan
-from scripts.bench_stream_corpus import StreamCorpus
-from scripts.bench_verify import BenchError
-from scripts.bench_xrpc_stage import Size
+from scripts.benchmarks import stream_index, worker, xrpc_stage
+from scripts.benchmarks.cores import BESIDE, MEASURED, on
+from scripts.benchmarks.relay import BASE, Plan
+from scripts.benchmarks.stream_corpus import StreamCorpus
+from scripts.benchmarks.stream_race import Relay, relaying
+from scripts.benchmarks.verify import BenchError
+from scripts.benchmarks.xrpc_stage import Size
 from tests.e2e.daemon import Daemon
 from tests.unit.frames import SCOPE
 from tests.unit.http_host import hosting, http
@@ -72,18 +72,18 @@ class Stage:
         async with await Database.open(daemon.db) as db:
             cursor = await cursors.load(db, relay)
             assert cursor is not None
-            await bench_stream_index.check(db, self.corpus, plan.ours_in(cursor.seq - BASE), relay)
+            await stream_index.check(db, self.corpus, plan.ours_in(cursor.seq - BASE), relay)
 
     @property
     def _index(self) -> Path:
         return self.folder / "index.db"
 
     async def fill(self, owners: Size) -> None:
-        await bench_xrpc_stage.fill(self._index, owners, self.directory)
+        await xrpc_stage.fill(self._index, owners, self.directory)
         now = time.time_ns() // 1_000_000
         relay = self.relay_host
         async with await Database.open(self._index) as db, db.transaction() as tx:
-            await repos.save(tx, map(bench_worker.whole, self.corpus.repos["ours"]))
+            await repos.save(tx, map(worker.whole, self.corpus.repos["ours"]))
             await cursors.save(tx, relay, Cursor(BASE, None, now))
             await backfills.begin(tx, relay, SCOPE.collections)
             for search in await backfills.load(tx, relay):
@@ -91,7 +91,7 @@ class Stage:
 
     def _environment(self) -> dict[str, str]:
         # Where the index was made, the same settings were in force.
-        made = bench_xrpc_stage.settings(self._index)
+        made = xrpc_stage.settings(self._index)
         assert made.secret_key
         environment = {
             "RELAY": self.relay.url,
@@ -112,9 +112,9 @@ async def staged(corpus: StreamCorpus, cache: Path, owners: Size) -> AsyncIterat
     async def reply(path: str, writer: StreamWriter) -> None:
         key = keys.get(path.removeprefix("/"))
         status, found = (
-            bench_xrpc_stage.answer(path, host.url)
+            xrpc_stage.answer(path, host.url)
             if key is None
-            else (200, bench_worker.document(path.removeprefix("/"), key))
+            else (200, worker.document(path.removeprefix("/"), key))
         )
         writer.write(http(json.dumps(found).encode(), f"{status} {HTTPStatus(status).phrase}"))
 

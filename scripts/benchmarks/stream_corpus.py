@@ -14,7 +14,7 @@ from typing import Any, Literal
 import libipld
 
 from indexer.syntax import format_datetime
-from scripts.bench_corpus import (
+from scripts.benchmarks.repo_corpus import (
     OURS,
     START,
     Repo,
@@ -25,7 +25,7 @@ from scripts.bench_corpus import (
     repo_of,
     some_did,
 )
-from scripts.bench_tree import GrowingTree
+from scripts.benchmarks.tree import GrowingTree
 from tests.unit.frames import COLLECTIONS, block, car, cid_of, cid_text, frame, tid
 
 EDITION = 3  # of what is made here: another one is made anew

@@ -15,7 +15,7 @@ from typing import Any
 import libipld
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from scripts.bench_tree import GrowingTree
+from scripts.benchmarks.tree import GrowingTree
 from tests.unit.frames import (
     CREATED,
     INVITE,
