@@ -22,6 +22,9 @@ from indexer.syntax import parse_datetime
 
 REPORT_EVERY = 1.0  # seconds
 IDLE_AFTER = 5.0  # seconds without a frame: the stream has no more to give
+# Seconds in which the relay lets nobody in, or gives nothing to those it lets in: a restart is over
+# by then, and whoever began the replay may not be there to end it.
+GONE_AFTER = 300.0
 LIVE_LOOKS = 3  # reports in a row: a single frame's time is a stranger's word
 
 
@@ -78,7 +81,8 @@ async def replay(
     )
     started = clock()
     first_seq: int | None = None
-    frames, quiet_since, live = 0, started, 0
+    frames, quiet_since, moved_at, live = 0, started, started, 0
+    is_gone = False
 
     def progress() -> Progress:
         seconds = clock() - started
@@ -94,6 +98,8 @@ async def replay(
             await asyncio.wait({consuming}, timeout=REPORT_EVERY)
             now = clock()
             is_quiet = consumer.stats.frames == frames and consumer.is_settled
+            if not is_quiet:
+                moved_at = now
             if not is_quiet or not consumer.is_connected:
                 frames, quiet_since = consumer.stats.frames, now
             if first_seq is None and frames:
@@ -101,7 +107,8 @@ async def replay(
             live = live + 1 if last is None and _is_live(consumer, started) else 0
             is_over = last is not None and (_seq(consumer) or 0) >= last
             has_ended = live >= LIVE_LOOKS or now - quiet_since >= IDLE_AFTER
-            if is_over or (has_ended and recording is None):
+            is_gone = recording is None and now - moved_at >= GONE_AFTER
+            if is_over or is_gone or (has_ended and recording is None):
                 consumer.finish()
             report(progress())
         consuming.result()
@@ -111,6 +118,9 @@ async def replay(
     if consumer.error is not None:
         reason = consumer.error.message or "no reason given"
         raise ReplayError(f"the relay refuses: {consumer.error.name} ({reason})")
+    if is_gone:
+        minutes = f"{GONE_AFTER / 60:.0f} minutes"
+        raise ReplayError(f"the relay has not been there for {minutes}; {_reached(progress())}")
     if recording is not None and recording.problem is not None:
         raise ReplayError(f"{recording.problem}; {_reached(progress())}")
     return progress()

@@ -6,13 +6,14 @@ import json
 import sys
 from pathlib import Path
 
+from scripts.benchmarks.base import BenchError
 from scripts.benchmarks.catch_up import catch_up
 from scripts.benchmarks.firehose import firehose
 from scripts.benchmarks.fresh import fresh
 from scripts.benchmarks.memory import memory
 from scripts.benchmarks.relay import MILLION
 from scripts.benchmarks.scale import scale
-from scripts.benchmarks.verify import BenchError, verify
+from scripts.benchmarks.verify import verify
 from scripts.benchmarks.xrpc import xrpc
 
 INTERRUPTED = 130  # the exit status that shells give to Ctrl-C

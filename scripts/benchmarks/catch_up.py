@@ -19,13 +19,13 @@ import httpx
 
 from indexer.syntax import parse_datetime
 from scripts.benchmarks import stream_corpus, stream_race
+from scripts.benchmarks.base import CACHE, BenchError
 from scripts.benchmarks.daemon import staged
 from scripts.benchmarks.firehose import RATIO_RECEIVE
 from scripts.benchmarks.relay import BASE, Plan
 from scripts.benchmarks.stream_corpus import StreamCorpus
 from scripts.benchmarks.stream_race import HEADER, Reader
 from scripts.benchmarks.usage import cpu_of
-from scripts.benchmarks.verify import CACHE, BenchError
 from scripts.benchmarks.xrpc_client import first_failure_alone
 from scripts.benchmarks.xrpc_stage import Size
 from tests.e2e.daemon import Daemon, eventually

@@ -23,11 +23,11 @@ from indexer.store import backfills, cursors, repos
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database
 from scripts.benchmarks import stream_index, worker, xrpc_stage
+from scripts.benchmarks.base import BenchError
 from scripts.benchmarks.cores import BESIDE, MEASURED, on
 from scripts.benchmarks.relay import BASE, Plan
 from scripts.benchmarks.stream_corpus import StreamCorpus
 from scripts.benchmarks.stream_race import Relay, relaying
-from scripts.benchmarks.verify import BenchError
 from scripts.benchmarks.xrpc_stage import Size
 from tests.e2e.daemon import Daemon
 from tests.unit.frames import SCOPE

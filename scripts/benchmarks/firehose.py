@@ -12,12 +12,12 @@ from pathlib import Path
 from statistics import mean, median
 
 from scripts.benchmarks import stream_corpus, stream_race
+from scripts.benchmarks.base import CACHE, NODE, SYNC
 from scripts.benchmarks.cores import CORES
 from scripts.benchmarks.plot import Bar, Group, draw
 from scripts.benchmarks.relay import BASE, MILLION, Plan
 from scripts.benchmarks.stream_corpus import POOLS, StreamCorpus
 from scripts.benchmarks.stream_race import HEADER, Reader, relaying
-from scripts.benchmarks.verify import CACHE, NODE, SYNC
 
 SYNC_SCRIPT = Path(__file__).with_name("stream_sync.mjs")
 BUSY = 1.15  # times its CPU time that a run may take: beyond it, others have used the core

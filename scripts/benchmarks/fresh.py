@@ -17,12 +17,12 @@ from pathlib import Path
 from statistics import median, quantiles
 
 from scripts.benchmarks import stream_corpus, xrpc_stage
+from scripts.benchmarks.base import CACHE, BenchError
 from scripts.benchmarks.cores import BESIDE, on
 from scripts.benchmarks.daemon import Stage, staged
 from scripts.benchmarks.relay import BASE, MILLION, Plan
 from scripts.benchmarks.stream_corpus import StreamCorpus
 from scripts.benchmarks.stream_race import PYTHON, environment
-from scripts.benchmarks.verify import CACHE, BenchError
 from scripts.benchmarks.xrpc_client import as_fast_as_possible, at_a_pace
 from scripts.benchmarks.xrpc_server import CONNECTIONS
 from scripts.benchmarks.xrpc_stage import FEW, MANY, Size

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.benchmarks import stream_corpus
+from scripts.benchmarks.base import CACHE, MB, BenchError
 from scripts.benchmarks.relay import BASE, Plan
 from scripts.benchmarks.stream_corpus import StreamCorpus
 from scripts.benchmarks.stream_race import PYTHON, relaying, run
-from scripts.benchmarks.verify import CACHE, BenchError
 
 LOOKS = 10  # of a run; the first one is what the last is compared with
-MB = 1_000_000
 
 # What is aimed at: times what is resident at the first look, and MB; or less.
 GROWTH, RESIDENT = 1.1, 150

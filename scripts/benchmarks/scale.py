@@ -28,9 +28,9 @@ from statistics import quantiles
 from tempfile import TemporaryDirectory
 
 from scripts.benchmarks import scale_calls, scale_stage
+from scripts.benchmarks.base import CACHE, MB, BenchError
 from scripts.benchmarks.scale_calls import Call, Kind, greeting
 from scripts.benchmarks.scale_stage import Size
-from scripts.benchmarks.verify import CACHE, MB, BenchError
 from scripts.benchmarks.xrpc_server import Served, serving
 from scripts.benchmarks.xrpc_stage import Owner
 

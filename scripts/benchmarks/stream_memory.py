@@ -9,11 +9,10 @@ what is resident, and at the end `resident` has all of that, in bytes.
 import json
 import sys
 
+from scripts.benchmarks.base import MB
 from scripts.benchmarks.relay import BASE
 from scripts.benchmarks.stream_index import read
 from scripts.benchmarks.usage import resident
-
-MB = 1_000_000
 
 
 class Looks:

@@ -12,15 +12,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from scripts.benchmarks.base import MB, ROOT, BenchError
 from scripts.benchmarks.cores import BESIDE, MEASURED, on
 from scripts.benchmarks.relay import BASE, Plan
 from scripts.benchmarks.stream_corpus import StreamCorpus
-from scripts.benchmarks.verify import ROOT, BenchError
 
 PYTHON = (sys.executable, "-P", "-m")
 DEADLINE = 900.0  # seconds for one run: who waits longer has lost a frame
 STOP_TIMEOUT = 10.0  # seconds for the relay to end
-MB = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)

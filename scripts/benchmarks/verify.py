@@ -9,7 +9,6 @@ import asyncio
 import json
 import os
 import platform
-import shutil
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Sequence
@@ -23,25 +22,17 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from scripts.benchmarks import repo_corpus
+from scripts.benchmarks.base import CACHE, MB, NODE, ROOT, SYNC, BenchError
 from scripts.benchmarks.cores import BESIDE, CORES, MEASURED, on
 from scripts.benchmarks.repo_corpus import Corpus
 
-ROOT = Path(__file__).parents[2]
-CACHE = ROOT / ".bench"
-NODE = shutil.which("node", path=str(Path(sys.executable).parent)) or "node"
 WORKER = (sys.executable, "-P", "-m", "scripts.benchmarks.worker")
 SYNC_SCRIPT = Path(__file__).with_name("sync.mjs")
-SYNC = ROOT / "tests" / "localnet" / "node_modules" / "@atproto" / "sync"
 LOOK_EVERY = 0.01  # seconds between looks at a process's private memory
 BUSY = 1.15  # times its CPU time that a proof may take: beyond it, others have used the core
-MB = 1_000_000
 
 # What is aimed at: least, or for the memory, less.
 SYNC_RATIO, PROOF_RATIO, CAR_RATE, CAR_PEAK = 12, 0.6, 20, 200
-
-
-class BenchError(Exception):
-    """A contestant failed; what it said is on stderr."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,8 @@ from tempfile import TemporaryDirectory
 
 from indexer.store.db import Database
 from scripts.benchmarks import xrpc_stage as stage
+from scripts.benchmarks.base import CACHE, BenchError
 from scripts.benchmarks.cores import CORES
-from scripts.benchmarks.verify import CACHE, BenchError
 from scripts.benchmarks.xrpc_server import CONNECTIONS, Run, Served, serving
 from scripts.benchmarks.xrpc_stage import FEW, MANY, Owner, Size
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from indexer.config import PREFIX
+from scripts.benchmarks.base import ROOT, BenchError
 from scripts.benchmarks.cores import BESIDE, MEASURED, on
-from scripts.benchmarks.verify import ROOT, BenchError
 from scripts.benchmarks.xrpc_client import BadAnswerError, Took, as_fast_as_possible, at_a_pace
 from xrpc.publisher import REST
 

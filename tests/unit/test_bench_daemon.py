@@ -17,13 +17,13 @@ from websockets.asyncio.client import connect
 from indexer.firehose import subscribe_url
 from indexer.syntax import parse_datetime
 from scripts.benchmarks import catch_up, fresh, memory, stream_corpus, usage
+from scripts.benchmarks.base import BenchError
 from scripts.benchmarks.catch_up import Said
 from scripts.benchmarks.fresh import Amount
 from scripts.benchmarks.fresh_reader import Awaited, awaited, watch
 from scripts.benchmarks.relay import BASE, MILLION, Plan
 from scripts.benchmarks.stream_corpus import Size, StreamCorpus
 from scripts.benchmarks.stream_race import Relay, relaying
-from scripts.benchmarks.verify import BenchError
 from scripts.benchmarks.xrpc_stage import Size as Owners
 from tests.unit.frames import tid
 

@@ -19,13 +19,13 @@ from indexer.events import Account, Commit, Identity, VerifiedCommit
 from indexer.firehose import MAX_FRAME, subscribe_url
 from indexer.verify import verify_commit
 from scripts.benchmarks import stream_corpus
+from scripts.benchmarks.base import SYNC, BenchError
 from scripts.benchmarks.firehose import Amount, measure, plan_of, report
 from scripts.benchmarks.plot import Bar, Group, draw
 from scripts.benchmarks.relay import BASE, FRAGMENT, MILLION, Plan
 from scripts.benchmarks.stream_corpus import POOLS, Pool, Size, StreamCorpus
 from scripts.benchmarks.stream_race import PYTHON, Reader, relaying
 from scripts.benchmarks.tree import GrowingTree
-from scripts.benchmarks.verify import SYNC, BenchError
 from tests.unit.frames import COLLECTIONS, SCOPE, cid_of, tree
 
 SMALL = Size(frames=300, repos=3, least=20, most=200)

@@ -12,9 +12,9 @@ import pytest
 from indexer.store.db import Database
 from indexer.store.migrations import SCHEMA_VERSION
 from scripts.benchmarks import scale, scale_calls, scale_stage
+from scripts.benchmarks.base import BenchError
 from scripts.benchmarks.scale import SMALL, Race
 from scripts.benchmarks.scale_stage import Size
-from scripts.benchmarks.verify import BenchError
 from scripts.benchmarks.xrpc_server import serving
 
 LARGER = Size(invites=5_000, verifications=6_400, subjects=150)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from scripts.benchmarks import xrpc, xrpc_stage
-from scripts.benchmarks.verify import BenchError
+from scripts.benchmarks.base import BenchError
 from scripts.benchmarks.xrpc import Amount
 from scripts.benchmarks.xrpc_client import (
     BadAnswerError,

@@ -214,6 +214,19 @@ async def test_it_goes_on_after_a_connection_is_lost(index: Index, relay: Relay)
     assert await indexed(index) == [1, 3, 5, 7, 9]
 
 
+async def test_a_relay_that_stays_away_ends_it_with_how_far_it_came(
+    index: Index, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GONE_AFTER", 2 * IDLE)
+    fill(relay, 1, 9)
+    frames = [data for _, data in relay.frames]
+    # One that opens and closes without a word is not there either.
+    relay.scripts = [breaking(*frames[:4]), *[breaking()] * 10_000]
+    with pytest.raises(ReplayError, match=r"has not been there .*; it was played up to seq 4 \(4 "):
+        await play(index, relay, 0, 9)
+    assert await indexed(index) == [1, 3]
+
+
 async def test_what_the_replay_misses_is_no_gap_of_the_live_stream(
     index: Index, relay: Relay
 ) -> None:
