@@ -20,8 +20,10 @@ from tests.unit.directory import Directory, many_dids
 from tests.unit.http_host import Host, hosting, http
 from tests.unit.keys import Key, b64, document, jwt
 from xrpc import auth as module
-from xrpc.auth import Caller, ServiceAuth, UsedTokens
+from xrpc import service_jwt
+from xrpc.auth import Caller, ServiceAuth
 from xrpc.errors import AuthRequiredError, XrpcError
+from xrpc.used_tokens import UsedTokens
 
 NOW = 1_800_000_000.5  # Unix seconds
 METHOD = "rsvp.atmo.space.invite.revoke"
@@ -458,7 +460,7 @@ async def test_a_token_of_a_stranger_takes_no_room(world: World) -> None:
 def take(used: UsedTokens, *args: Any) -> str:
     try:
         used.add(*args)
-    except module._Refused as refused:
+    except service_jwt.Refused as refused:
         return refused.reason
     return "taken"
 
@@ -498,7 +500,7 @@ async def test_a_crowd_of_tokens_is_a_401(world: World) -> None:
 
 
 def test_every_reason_has_an_answer() -> None:
-    assert set(module._REFUSALS) == set(module.Reason.__args__)
+    assert set(module._REFUSALS) == set(service_jwt.Reason.__args__)
 
 
 # --- who else asks the directory ---
@@ -604,7 +606,7 @@ VECTORS = json.loads(INTEROP.read_text()) if INTEROP.exists() else []
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["comment"])
 def test_signatures_are_judged_as_the_official_vectors_say(vector: dict[str, Any]) -> None:
-    claim = module._Token(
+    claim = service_jwt.ServiceJwt(
         alg=vector["algorithm"],
         iss="", aud="", lxm="", jti="", exp=0, iat=None, nbf=None,
         signed=base64.b64decode(vector["messageBase64"] + "=="),
