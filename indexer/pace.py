@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 WINDOW = 10.0  # seconds over which the pace is taken
-LOOKS = 3  # in a row that have to agree before a state changes
+LOOKS = 3  # at new frames, one after the other, that have to agree before a state changes
 BEHIND = 30.0  # seconds; less is a hiccup of the network
 LIVE = 10.0  # seconds
 QUIET = 60.0  # seconds without a frame: by then a dead relay is noticed, so there are no more
@@ -96,7 +96,8 @@ def _middle(points: Sequence[_Point]) -> _Point | None:
 
 
 def _is_behind(looks: Sequence[Look], was_behind: bool) -> bool:
-    lags = [look.lag for look in looks[-LOOKS:] if look.lag is not None]
+    # Not of the last looks: while a slow machine applies a batch, nothing comes.
+    lags = [look.lag for look in looks if look.lag is not None][-LOOKS:]
     if len(lags) == LOOKS and (min(lags) > BEHIND or max(lags) < LIVE):
         return min(lags) > BEHIND
     return was_behind

@@ -76,6 +76,21 @@ def test_what_lies_between_live_and_behind_changes_nothing() -> None:
     assert stream.goes_on(60).is_behind
 
 
+def test_a_machine_that_takes_long_over_each_batch_is_behind_and_live_like_others() -> None:
+    stream = Stream(lag=100)
+    for _ in range(LOOKS):
+        assert not stream.pace.is_behind
+        stream.goes_on(EVERY, speed=11)
+        stream.goes_on(3 * EVERY, speed=11, rate=0, is_waiting=False)
+    assert stream.pace.is_behind
+    for _ in range(LOOKS):
+        assert stream.pace.is_behind
+        stream.sent = stream.now
+        stream.goes_on(EVERY)
+        stream.goes_on(3 * EVERY, rate=0, is_waiting=False)
+    assert not stream.pace.is_behind
+
+
 def test_one_that_is_too_slow_sees_no_end() -> None:
     for speed in (0.5, 1.0, 1.001):
         pace = Stream(lag=1_000).goes_on(8, speed=speed)
@@ -89,6 +104,8 @@ def test_the_clock_of_a_stranger_changes_nothing(lag: float) -> None:
     late.goes_on(5, speed=50)
     for _ in range(20):
         for stream in (live, late):
+            stream.frames += 1
+            stream.now += 0.01
             stream.look(stream.now - lag)
         assert not live.goes_on(1).is_behind
         pace = late.goes_on(1, speed=50)
