@@ -88,6 +88,9 @@ class Projection:
         repo = (await repos.load(tx, [did])).get(did)
         if repo is not None and repo.hosting == "deleted":
             return True, rejected  # it was purged while the copy was on its way
+        is_old_news = (
+            repo is not None and repo.whole_rev is not None and contents.rev <= repo.whole_rev
+        )
         # As if one commit had written all of it at the revision of the copy.
         commit = VerifiedCommit(0, None, did, contents.rev, None, None, contents.data, ())
         copied = {f"at://{did}/{path}": path for path in contents.records}
@@ -101,16 +104,21 @@ class Projection:
             chunk = uris[first : first + RECONCILE_CHUNK]
             part = await slices.load(tx, {did}, chunk)
             part.put_repo(part.repo(did))
-            purged = part.forget_purge(copied)  # by an account that is back with this
+            purged = part.forget_purge(copied, contents.rev)  # by an account that is back with this
             known: _Known = {}
             parsed = []
             for uri in chunk:
                 write = _copied(contents, uri, copied.get(uri))
                 row = part.rows.get(uri)
+                if is_old_news and row is not None and row.rev > contents.rev:
+                    continue  # that it was not there yet does not say that it ended
                 if row is None or row.cid != write.cid or row.revoked:
                     since = await turn(since)
                     read = self._parse(commit, write, known, rejected)
                     restored = read.row
+                    stone = part.tombstones.get(uri, {}).get(write.cid or "")
+                    if row is None and restored is None and stone and stone.cause == "replaced":
+                        continue  # it could not be read before: nothing has ended since
                     if restored is not None and (rev := purged.get((uri, restored.cid))):
                         # As old as it was: what had ended with its space does not begin anew.
                         restored = restored._replace(rev=rev)

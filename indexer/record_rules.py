@@ -128,13 +128,12 @@ def _is_outdated(
     """
     uri, rev = parsed.uri, commit.rev
     old = part.rows.get(uri)
-    if part.buried_up_to(uri) >= rev:
-        return True
-    if old is None or old.rev < rev:
+    newest = max(part.buried_up_to(uri), old.rev if old is not None else "")
+    if newest < rev:
         return False
-    if parsed.kind == "space" and old.rev > rev:
-        cid = parsed.write.cid or parsed.write.prev or ""
-        part.bury(Tombstone(uri, cid, "space", commit.did, rev, cause, None, None, now))
+    if parsed.kind == "space" and newest > rev > part.ended_up_to(uri):
+        # Of no version: the one that was there then may be the one that is there since.
+        part.bury(Tombstone(uri, "", "space", commit.did, rev, cause, None, None, now))
     return True
 
 

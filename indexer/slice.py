@@ -23,7 +23,7 @@ from indexer.store import (
 )
 from indexer.store.db import Transaction
 from indexer.store.repos import Repo
-from indexer.store.tombstones import Tombstone
+from indexer.store.tombstones import Cause, Tombstone
 
 Token = tuple[str, str]  # space URI, token hash
 _Step = Literal["publish", "confirm"]
@@ -63,16 +63,22 @@ class Slice:
         """Return the revision up to which nothing of this URI lives; '' if there is none."""
         return max((stone.rev for stone in self.tombstones.get(uri, {}).values()), default="")
 
-    def forget_purge(self, uris: Collection[str]) -> dict[tuple[str, str], str]:
-        """Let what an account's deletion took away be put back at these URIs.
+    def ended_up_to(self, uri: str) -> str:
+        """Return the same, but for what ended only with its account."""
+        stones = self.tombstones.get(uri, {}).values()
+        return max((stone.rev for stone in stones if stone.cause != "purged"), default="")
+
+    def forget_purge(self, uris: Collection[str], rev: str) -> dict[tuple[str, str], str]:
+        """Let what an account's deletion took away be put back at these URIs, as of `rev`.
 
         Returns the revision that each had, by URI and CID.
         """
         purged: dict[tuple[str, str], str] = {}
         for uri in self.tombstones.keys() & uris:
-            stones = self.tombstones[uri].values()
-            purged |= {(uri, stone.cid): stone.rev for stone in stones if stone.cause == "purged"}
-            self.tombstones[uri] = {s.cid: s for s in stones if s.cause != "purged"}
+            for stone in list(self.tombstones[uri].values()):
+                if stone.cause == "purged" and stone.rev <= rev:
+                    purged[uri, stone.cid] = stone.rev
+                    del self.tombstones[uri][stone.cid]
         return purged
 
     def bury(self, stone: Tombstone) -> None:
@@ -88,10 +94,12 @@ class Slice:
             self.revoked_tokens.setdefault((stone.space_uri, stone.token_hash), stone)
 
     def advance_tombstones(self, uri: str, rev: str) -> None:
-        """Let nothing of this URI live up to `rev`."""
+        """Let nothing of this URI live up to `rev`, at which its repo deleted it."""
         for cid, stone in self.tombstones.get(uri, {}).items():
             if stone.rev < rev:
-                self.tombstones[uri][cid] = replace(stone, rev=rev)
+                # That its account was deleted before is no more than how it had ended then.
+                cause: Cause = "deleted" if stone.cause == "purged" else stone.cause
+                self.tombstones[uri][cid] = replace(stone, rev=rev, cause=cause)
                 self._dirty_tombstones.add((uri, cid))
 
     def revocation(self, uri: str) -> Tombstone | None:

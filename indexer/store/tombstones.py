@@ -124,6 +124,19 @@ async def advance(tx: Transaction, uris: Iterable[str], rev: str) -> None:
 
 async def purge_repo(tx: Transaction, did: str, now: int) -> None:
     """Remove what a deleted account wrote; what is left says only that it was there."""
+    # A space that was made again as it had been ended before that, and its older invites with it:
+    # that is not to be forgotten if the account comes back.
+    await tx.execute(
+        f"""
+        insert into tombstones ({_COLUMNS})
+        select uri, '', kind, did, tombstones.rev, cause, null, null, tombstones.created_at,
+               null, null
+        from spaces join tombstones using (uri, cid, did)
+        where did = :did and cause in ('deleted', 'replaced')
+        on conflict (uri, cid) do update set rev = max(rev, excluded.rev)
+        """,  # noqa: S608
+        {"did": did},
+    )
     for table, kind, space_uri, token_hash in (
         ("spaces", "space", "null", "null"),
         ("invites", "invite", "space_uri", "token_hash"),
@@ -139,7 +152,9 @@ async def purge_repo(tx: Transaction, did: str, now: int) -> None:
             from {table} where did = :did
             on conflict (uri, cid) do update set
                 rev = max(rev, excluded.rev),
-                cause = case when cause = 'revoked' then cause else excluded.cause end
+                cause = case when cause = 'revoked' then cause else excluded.cause end,
+                space_uri = coalesce(space_uri, excluded.space_uri),
+                token_hash = coalesce(token_hash, excluded.token_hash)
             """,  # noqa: S608
             {"did": did, "now": now},
         )

@@ -507,6 +507,16 @@ async def test_an_inactive_account_is_hidden_and_shown_again_when_it_is_back(
     assert (state["hosting"], state["sync"]) == ("active", "desynchronized")
 
 
+async def test_the_token_of_an_account_that_was_deleted_can_be_revoked_whatever_was_missed(
+    index: Index, repo: Repo
+) -> None:
+    repo.commit({GARDEN: space(), ONE: invite(GARDEN_URI)})  # never seen
+    await index.apply(repo.commit({ONE: None}))
+    await index.apply(repo.commit({GARDEN: space(name="Yard"), ONE: invite(GARDEN_URI)}))
+    await index.apply(repo.account(False, "deleted"))
+    assert await index.revoke_token(GARDEN_URI)
+
+
 async def test_a_deleted_account_leaves_tombstones_and_nothing_else(
     index: Index, repo: Repo
 ) -> None:

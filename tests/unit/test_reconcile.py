@@ -20,7 +20,7 @@ from indexer.events import Account, Rejected, VerifiedCommit, VerifiedSync
 from indexer.projection import Change, Desynchronize
 from indexer.records import Scope
 from indexer.repo import Contents
-from indexer.store import repos, resyncs
+from indexer.store import invites, repos, resyncs
 from tests.unit.frames import (
     ALICE,
     BOB,
@@ -31,6 +31,7 @@ from tests.unit.frames import (
     VERIFICATION,
     block,
     cid_text,
+    hash_of,
     invite,
     space,
     tid,
@@ -250,6 +251,29 @@ async def test_an_older_copy_deletes_nothing_that_is_newer(index: Index, owner: 
     assert await index.is_live("spaces", GARDEN_URI)
     assert await index.is_live("verifications", owner.uri(CHECK))
     assert await index.is_live("invites", owner.uri(ONE))
+
+
+async def test_a_copy_from_before_a_space_was_made_does_not_end_it(
+    index: Index, owner: Owner
+) -> None:
+    await index.apply(owner.wrote({ONE: invite(GARDEN_URI)}))
+    await index.apply(Desynchronize())
+    copy = owner.copy()
+    await index.apply(owner.wrote({GARDEN: space()}))
+
+    assert await reconcile(index, copy) == (True, [])
+
+    assert await invites.living_with_token(index.db, hash_of("token"), ALICE)
+
+
+async def test_a_space_that_can_not_be_read_does_not_end_again_with_each_copy(
+    index: Index, owner: Owner
+) -> None:
+    await index.apply(owner.wrote({GARDEN: {"$type": SPACE}}))
+    await index.apply(owner.wrote({ONE: invite(GARDEN_URI)}))
+    await reconcile(index, owner.copy())
+    await index.apply(owner.wrote({GARDEN: space()}))
+    assert await invites.living_with_token(index.db, hash_of("token"), ALICE)
 
 
 # --- revocations ---
@@ -490,6 +514,60 @@ async def test_a_copy_brings_nothing_back_of_an_account_that_was_deleted_meanwhi
 
     assert await index.dump() == before
     assert await index.rows("invites") == await index.rows("spaces") == []
+
+
+@pytest.mark.parametrize(
+    ("table", "path", "record"),
+    [
+        ("invites", ONE, invite(GARDEN_URI)),
+        ("verifications", CHECK, verification()),
+        ("spaces", GARDEN, space()),
+    ],
+)
+async def test_what_a_returned_account_deletes_while_its_copy_is_under_way_stays_deleted(
+    index: Index, owner: Owner, table: str, path: str, record: dict[str, Any]
+) -> None:
+    await index.apply(owner.wrote({path: record}))
+    await leave_and_return(index)
+    copy = owner.copy()
+    await index.apply(owner.wrote({path: None}))
+
+    assert await reconcile(index, copy) == (True, [])
+
+    assert await index.row(table, owner.uri(path)) is None
+
+
+@pytest.mark.parametrize("when", ["before", "missed", "after"])
+async def test_the_invites_of_a_space_that_ended_are_dead_though_its_account_left_and_came_back(
+    index: Index, owner: Owner, when: str
+) -> None:
+    await index.apply(owner.wrote({GARDEN: space(), ONE: invite(GARDEN_URI)}))
+    if when == "after":
+        await leave_and_return(index)
+    ended = owner.wrote({GARDEN: None})
+    if when != "missed":
+        await index.apply(ended)
+    again = owner.wrote({GARDEN: space(), TWO: invite(GARDEN_URI, "two")})  # as it was
+    await index.apply(again)
+    if when != "after":
+        await leave_and_return(index)
+    if when == "missed":
+        await index.replay(ended)
+
+    assert await reconcile(index, owner.copy()) == (True, [])
+
+    lets_in = [
+        bool(await invites.living_with_token(index.db, hash_of(token), ALICE))
+        for token in ("token", "two")
+    ]
+    assert lets_in == [False, True]
+
+
+async def leave_and_return(index: Index) -> None:
+    await index.apply(Account(90, TIME, ALICE, active=False, status="deleted"))
+    await index.apply(Account(91, TIME, ALICE, active=True, status=None))
+    async with index.db.transaction() as tx:
+        await resyncs.claim(tx, ALICE, 0)
 
 
 async def test_an_inactive_repo_is_brought_up_to_date_and_stays_hidden(
