@@ -89,6 +89,9 @@ def account(part: Slice, account: Account, stream: Stream, now: int) -> bool:
     if hosting == "active" != repo.hosting:
         # Back from wherever it was, it may have changed unseen.
         repo = _doubted(repo)
+    elif hosting not in ("active", "deleted") and repo.hosting == "active" and not stream.is_live:
+        # The live stream may have missed that it is back since: its host is to be asked.
+        repo = _doubted(repo)
     elif hosting == "deleted":
         repo = repo._replace(whole_rev=None)  # all of it is purged: if it comes back, it is new
     part.put_repo(_dated(repo._replace(hosting=hosting), account.seq, account.time, stream, now))

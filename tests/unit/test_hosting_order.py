@@ -129,6 +129,18 @@ async def test_a_replay_of_what_was_missed_does_not_undo_what_the_host_has_said_
     assert await hosting(index) == "suspended"
 
 
+async def test_the_host_of_an_account_that_a_replay_puts_away_is_asked(index: Index) -> None:
+    repo = Repo(times=map(at, count(-100)))
+    await index.apply(repo.commit(RECORDS))
+    gone = repo.account(False, "deactivated")  # missed, and so is that it is back
+    await index.replay(gone)
+    assert await hosting(index) == "deactivated"
+    assert await resyncs.due(index.db, NOW, 10) == [ALICE]
+    await host_says(index, "active")
+    await index.replay(gone)
+    assert await hosting(index) == "active"
+
+
 async def test_the_first_live_word_is_heard_although_its_clock_is_behind_the_hosts_answer(
     index: Index,
 ) -> None:
