@@ -1,7 +1,7 @@
 """`tools.ozone.verification.*`: one function a method."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -48,7 +48,7 @@ async def revoke(services: Services, call: Call) -> dict[str, Any]:
             # Two spellings of one record are one revocation, answered under the first.
             asked.setdefault(target.uri, spelling)
             targets.setdefault(target.uri, target)
-    seen, unseen_failures = await _seen_in_repos(services, targets, ask_until)
+    seen, unseen_failures = await _seen(services, targets, ask_until)
     failures |= {asked[uri]: text for uri, text in unseen_failures.items()}
     wanted = [target for uri, target in targets.items() if uri not in unseen_failures]
     now = services.now()
@@ -88,12 +88,17 @@ class _Failed(Exception):
     """Why one URI is not revoked, with what to do about it."""
 
 
+class _Untold(_Failed):
+    """Nobody who knows could be asked in time."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A record that is not in the index, as its repo has it."""
+    """A record as it stood when the call came."""
 
     cid: str
-    rev: str  # of the repo, just before
+    rev: str  # of the record, or of its repo just before
+    in_repo: bool = True  # its repo has it; else it was in the index, and may be gone since
 
 
 async def _owners(
@@ -143,14 +148,19 @@ async def _may_act_for(services: Services, caller: Caller, issuer: str) -> bool:
     return issuer == services.settings.verifier or await services.sessions.exists(issuer)
 
 
-async def _seen_in_repos(
+async def _seen(
     services: Services, targets: dict[str, Target], deadline: float
-) -> tuple[dict[str, _Seen], dict[str, str]]:
-    """Ask the repos for the records that are not live in the index.
+) -> tuple[dict[str, _Seen | None], dict[str, str]]:
+    """Look for the records in the index, and ask the repos for those that are not live there.
 
-    Returns what they have, by URI, and for the others why they can't be revoked.
+    Returns what is found, by URI (None: it was revoked before, and whether a new one stands there
+    can't be told now), and for the others why they can't be revoked.
     """
-    live = {row.uri for row in await verifications.load(services.db, targets) if not row.revoked}
+    live = {
+        row.uri: _Seen(row.cid, row.rev, in_repo=False)
+        for row in await verifications.load(services.db, targets)
+        if not row.revoked
+    }
     revoked = {
         stone.uri
         for stone in await tombstones.load(services.db, targets)
@@ -159,7 +169,7 @@ async def _seen_in_repos(
     deletions = await outbox.load(services.db, targets)
     under_way = {uri for uri, row in deletions.items() if row.state in ("pending", "blocked")}
     # What was revoked and published is asked for too: a new grant may stand at that URI by now.
-    unseen = [target for uri, target in targets.items() if uri not in live | under_way]
+    unseen = [target for uri, target in targets.items() if uri not in live.keys() | under_way]
 
     async def ask(target: Target) -> _Seen:
         try:
@@ -170,7 +180,7 @@ async def _seen_in_repos(
             rev = await services.pds.latest_rev(pds, target.did)
             cid = await services.pds.record_cid(pds, target)
         except (IdentityError, PdsError) as error:
-            raise _Failed(
+            raise _Untold(
                 "RepoUnavailable: the index has no such record, and its repo can't be asked now "
                 f"({error}); try again later"
             ) from error
@@ -178,13 +188,15 @@ async def _seen_in_repos(
             raise _Failed("NotFound: neither the index nor the repo has such a record")
         return _Seen(cid, rev)
 
-    seen: dict[str, _Seen] = {}
+    seen: dict[str, _Seen | None] = {**live}
     failures: dict[str, str] = {}
     for target, answer in zip(unseen, await _each(unseen, ask, deadline), strict=True):
         if isinstance(answer, _Seen):
             seen[target.uri] = answer
         elif target.uri not in revoked:
             failures[target.uri] = str(answer)
+        elif isinstance(answer, _Untold):
+            seen[target.uri] = None
     return seen, failures
 
 
@@ -201,7 +213,7 @@ async def _each(
         except _Failed as failed:
             return failed
         except TimeoutError:
-            return _Failed("RepoUnavailable: what it takes was not answered in time; try again")
+            return _Untold("RepoUnavailable: what it takes was not answered in time; try again")
 
     return await asyncio.gather(*map(answer, items))
 
@@ -209,7 +221,7 @@ async def _each(
 async def _lay_tombstones(
     tx: Transaction,
     targets: Iterable[Target],
-    seen: dict[str, _Seen],
+    seen: Mapping[str, _Seen | None],
     actor: str,
     reason: str | None,
     now: int,
@@ -227,10 +239,13 @@ async def _lay_tombstones(
         elif found is not None and not is_revoked(stones.get(found.cid)):
             cid, rev = found.cid, found.rev
         else:
-            # Revoked already. What was put back, or what a person dropped, is asked for anew.
+            # Revoked already. What was put back, what may have been, or what a person dropped, is
+            # asked for anew.
             state, record_rev = part.deletions.get(target.uri, ("dropped", ""))
-            if found is not None or state == "dropped":
-                part.publish(target.uri, found.rev if found else record_rev)
+            if found is not None and found.in_repo:
+                part.publish(target.uri, found.rev)
+            elif state == "dropped" or (target.uri in seen and found is None):
+                part.publish(target.uri, record_rev)
             continue
         part.put_repo(part.repo(target.did))
         part.bury(

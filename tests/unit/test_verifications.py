@@ -11,12 +11,13 @@ from structlog.testing import capture_logs
 
 from indexer.events import Write
 from indexer.store import outbox
-from tests.unit.fake_pds import APPLY, DELETE, GET, LATEST, drip, hang, says, waiting
+from tests.unit.fake_pds import APPLY, DELETE, GET, LATEST, cid_of, drip, hang, says, waiting
 from tests.unit.frames import block
 from tests.unit.world import (
     ALICE,
     BOB,
     CAROL,
+    CREATED_AT,
     OPERATOR,
     REVOKE_VERIFICATIONS,
     STRANGER,
@@ -484,6 +485,57 @@ async def test_a_new_grant_that_is_not_indexed_yet_is_really_revoked(
     stones = {stone.reason: stone.actor for stone in await world.stones(uri)}
     assert stones == {"the first": ALICE, "the second": OPERATOR}
     assert [actor for actor, *_ in await world.audit()] == [ALICE, OPERATOR]
+
+
+async def test_a_new_grant_that_nobody_can_tell_of_is_not_called_revoked_and_never_lives(
+    world: World,
+) -> None:
+    uri = await world.verification(ALICE)
+    await world.revoke(ALICE, uri)
+    await world.show_deletions()
+    since = world.pds.revs[ALICE]
+    await world.verification(ALICE, name="Carol Again", indexed=False)
+    world.pds.always["*"] = says(503)
+
+    revoked, failed = await world.revoke(ALICE, uri)
+    assert revoked == []
+    assert failed[uri].startswith("PublishPending: ")
+    record = {
+        "$type": VERIFICATION,
+        "createdAt": CREATED_AT,
+        "subject": CAROL,
+        "handle": "carol.test",
+        "displayName": "Carol Again",
+    }
+    write = Write("create", VERIFICATION, "one", cid_of(record), None, block(record))
+    await world.show(ALICE, world.pds.revs[ALICE] or "", since, write)
+    assert await live(world) == set()
+
+    world.pds.always.clear()
+    assert await world.revoke(ALICE, uri) == ([uri], {})
+    assert not in_repo(world, uri)
+
+
+async def test_what_its_issuer_deletes_while_other_records_are_asked_for_is_revoked_for_good(
+    world: World,
+) -> None:
+    uri = await world.verification(ALICE)
+    unknown = f"at://{ALICE}/{VERIFICATION}/unknown"
+    gate = asyncio.Event()
+    world.pds.fail(GET, waiting(gate))
+    call = asyncio.create_task(world.revoke(OPERATOR, uri, unknown, reason="spam"))
+    async with asyncio.timeout(5):
+        while not world.pds.of(GET):
+            await asyncio.sleep(0.01)
+    await world.erase(uri)
+    gate.set()
+
+    revoked, failed = await call
+    assert (revoked, list(failed)) == ([uri], [unknown])
+    [stone] = await world.stones(uri)
+    assert (stone.cause, stone.actor, stone.reason) == ("revoked", OPERATOR, "spam")
+    await world.verification(ALICE)  # the same record: a restored backup
+    assert await live(world) == set()
 
 
 async def test_a_new_grant_in_the_index_is_revoked_by_its_own_revocation(world: World) -> None:
