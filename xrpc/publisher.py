@@ -204,7 +204,7 @@ class Publisher:
             try:
                 rev = await self._pds.delete_record(pds, session.access, target)
                 if rev is None:
-                    await self._gone(pds, target)
+                    await self._gone(pds, row, target)
                 else:
                     await self._sent([row.uri], rev)
             except TokenRefusedError:
@@ -229,7 +229,7 @@ class Publisher:
         await self._db.write(note)
         _log.info("publish.sent", count=len(uris), rev=rev, uri=uris[0])
 
-    async def _gone(self, pds: str, target: Target) -> None:
+    async def _gone(self, pds: str, row: Deletion, target: Target) -> None:
         """The PDS has no such record, so nothing up to its newest commit lives."""
         try:
             rev = await self._pds.latest_rev(pds, target.did)
@@ -242,9 +242,10 @@ class Publisher:
             rev = ""  # written again meanwhile: that is a new grant
         now = self._now()
         async with self._db.transaction() as tx:
-            await outbox.mark_gone(tx, [target.uri], now)
+            is_gone = await outbox.mark_gone(tx, row.uri, row.record_rev, now)
             await tombstones.advance(tx, [target.uri], rev)
-        _log.info("publish.confirmed", uri=target.uri, by="pds")
+        if is_gone:
+            _log.info("publish.confirmed", uri=target.uri, by="pds")
 
     async def _check(self, pds: str, rows: list[Deletion]) -> bool:
         """The firehose has not shown these deletions: ask the PDS whether they happened."""
@@ -259,7 +260,7 @@ class Publisher:
                 if cid is not None and await self._is_revoked(tx, row.uri, cid):
                     await outbox.enqueue(tx, [(row.uri, row.record_rev)], now)
                 else:  # gone, or another version stands there: a new grant
-                    await outbox.mark_gone(tx, [row.uri], now)
+                    await outbox.mark_gone(tx, row.uri, row.record_rev, now)
             _log.info("publish.checked", uri=row.uri, found=cid is not None)
         return True
 
@@ -305,6 +306,8 @@ class Publisher:
 
     async def _block(self, did: str, reason: str) -> bool:
         async with self._db.transaction() as tx:
+            if await self._sessions.is_usable(tx, did):
+                return True  # `rescind login` was quicker, and found nothing to unblock
             count = await outbox.block_repo(tx, did, reason[:MAX_ERROR], self._now())
         if count:
             _log.warning("publish.blocked", repo=did, count=count, reason=reason)

@@ -20,7 +20,7 @@ from indexer.config_values import KEY_BYTES
 from indexer.identity import IdentityError
 from indexer.identity_resolver import IdentityResolver
 from indexer.store import audit, outbox, sessions
-from indexer.store.db import Database
+from indexer.store.db import Database, Reader, Transaction
 from xrpc.pds import PdsClient, PdsError, PdsRefusedError, Tokens
 
 KEEP_ALIVE = 14 * 86_400.0  # seconds; a refresh token that is never used ends after 90 days
@@ -94,7 +94,18 @@ class Sessions:
 
     async def get(self, did: str) -> Session:
         """Return the session of an account; raise `NoSessionError` if there is none to use."""
-        stored = await sessions.load(self._db, did)
+        return await self._get(self._db, did)
+
+    async def is_usable(self, tx: Transaction, did: str) -> bool:
+        """Whether `get` would return a session once this transaction is over."""
+        try:
+            await self._get(tx, did)
+        except NoSessionError:
+            return False
+        return True
+
+    async def _get(self, db: Reader, did: str) -> Session:
+        stored = await sessions.load(db, did)
         if stored is None:
             raise NoSessionError(f"no session for {did}: run `rescind login {did}`")
         if stored.refused is not None:
@@ -143,7 +154,9 @@ class Sessions:
             )
             reason += f"; run `rescind login {session.did}`"
             async with self._db.transaction() as tx:
-                await sessions.refuse(tx, session.did, session.sealed, reason)
+                is_ours = await sessions.refuse(tx, session.did, session.sealed, reason)
+            if not is_ours and await self.exists(session.did):
+                return await self.get(session.did)  # `rescind login` was quicker
             _log.warning("session.refused", did=session.did, pds=pds, error=refused.error)
             raise NoSessionError(reason) from refused
         sealed = self._vault.seal(tokens)

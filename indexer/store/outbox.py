@@ -164,15 +164,20 @@ async def mark_confirmed(tx: Transaction, deletions: Iterable[tuple[str, str]], 
     )
 
 
-async def mark_gone(tx: Transaction, uris: Iterable[str], now: int) -> None:
-    """The PDS says that there is no such record."""
-    await tx.execute_many(
+async def mark_gone(tx: Transaction, uri: str, record_rev: str, now: int) -> bool:
+    """The PDS says that there is no such record; return whether a row is confirmed by that.
+
+    `record_rev` is the row's before the PDS was asked: what was put back since, maybe behind the
+    PDS's answer, is still to be deleted.
+    """
+    changed = await tx.execute(
         """
         update outbox set state = 'confirmed', error = null, updated_at = :now
-        where uri = :uri and +state in ('pending', 'sent', 'blocked')
+        where uri = :uri and +state in ('pending', 'sent', 'blocked') and record_rev = :record_rev
         """,
-        [{"uri": uri, "now": now} for uri in uris],
+        {"uri": uri, "record_rev": record_rev, "now": now},
     )
+    return changed > 0
 
 
 async def mark_failed(

@@ -245,7 +245,7 @@ async def test_the_outbox_is_listed_retried_and_dropped(world: World) -> None:
         await outbox.mark_failed(
             tx, uris, "HTTP 503", now=world.now, retry_at=world.now + 3_600_000
         )
-        await outbox.mark_gone(tx, uris[2:], world.now)
+        await outbox.mark_gone(tx, uris[2], "", world.now)
 
     _, out, _ = await rescind(world, "outbox", "list")
     assert [line.split() for line in out.splitlines()] == [

@@ -133,7 +133,7 @@ async def run_a_daemon(tx: Transaction) -> None:
     await cursors.forget(tx, RELAY)
     await repos.newcomers(tx, 0)
     # The publisher, and its sessions.
-    await outbox.mark_gone(tx, uris, now)
+    await outbox.mark_gone(tx, uris[0], "", now)
     await outbox.mark_failed(tx, uris, "no", now=now, retry_at=now)
     await outbox.postpone(tx, ALICE, "no", now=now, retry_at=now)
     await outbox.block_repo(tx, ALICE, "no", now)

@@ -20,6 +20,8 @@ from tests.unit.fake_pds import (
     DELETE,
     GET,
     REFRESH,
+    Call,
+    FakePds,
     Fault,
     drop,
     hang,
@@ -31,7 +33,7 @@ from tests.unit.world import ALICE, BOB, VERIFICATION, World, did, eventually, m
 from xrpc import pds as pds_module
 from xrpc import publisher as module
 from xrpc.publisher import CONFIRM_WITHIN, LEASE
-from xrpc.sessions import KEEP_ALIVE
+from xrpc.sessions import KEEP_ALIVE, Session
 
 
 @pytest.fixture
@@ -441,6 +443,44 @@ async def test_a_session_that_is_refused_blocks_the_rows_and_a_login_takes_them_
     assert world.pds.repos[ALICE] == {}
 
 
+async def test_a_login_while_the_session_is_being_refused_is_not_missed(world: World) -> None:
+    await world.account(ALICE)
+    [uri] = await granted(world, ALICE)
+    gate = asyncio.Event()
+    world.pds.expire()
+    world.pds.refresh.clear()  # the app password was withdrawn
+    world.pds.fail(REFRESH, waiting(gate))
+    task = asyncio.create_task(world.publisher.publish_repo(ALICE))
+    async with asyncio.timeout(5):
+        while not world.pds.of(REFRESH):
+            await asyncio.sleep(0.01)
+    await world.log_in(ALICE, world.pds)
+    gate.set()
+    await task
+
+    assert await state(world, uri) == "sent"
+    assert world.pds.repos[ALICE] == {}
+
+
+async def test_a_login_after_no_session_was_found_is_not_missed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.account(ALICE, session=False)
+    [uri] = await granted(world, ALICE)
+    get = world.sessions.get
+
+    async def get_and_log_in(did: str) -> Session:
+        monkeypatch.setattr(world.sessions, "get", get)
+        try:
+            return await get(did)
+        finally:
+            await world.log_in(ALICE, world.pds)
+
+    monkeypatch.setattr(world.sessions, "get", get_and_log_in)
+    await world.publisher.publish_repo(ALICE)
+    assert await state(world, uri) == "sent"
+
+
 async def test_without_a_session_the_rows_are_blocked_and_the_pds_is_left_alone(
     world: World,
 ) -> None:
@@ -618,6 +658,33 @@ async def test_a_deletion_that_the_check_finds_undone_is_done_again(world: World
 
     assert await state(world, uri) == "sent"
     assert world.pds.repos[ALICE] == {}
+
+
+@pytest.mark.parametrize("by", ["deletion", "check"])
+async def test_what_is_put_back_while_the_pds_says_that_it_is_gone_is_deleted_again(
+    world: World, by: str
+) -> None:
+    await world.account(ALICE)
+    [uri] = await granted(world, ALICE)
+    await revoke_in_index(world, uri)
+
+    async def put_back(pds: FakePds, call: Call, writer: asyncio.StreamWriter) -> None:
+        status, body = pds.answer(call)
+        await world.verification(ALICE, "key0")  # a restored backup, and the stream shows it
+        pds.send(writer, status, body)
+        await writer.drain()
+
+    if by == "deletion":
+        world.pds.fail(DELETE, drop)  # done, but the acknowledgement is lost
+    await world.publisher.publish_repo(ALICE)
+    assert world.pds.repos[ALICE] == {}
+    world.pds.fail(GET, put_back)
+    world.clock.now += CONFIRM_WITHIN
+
+    await world.publisher.publish_repo(ALICE)
+
+    assert world.pds.repos[ALICE] == {}
+    assert await state(world, uri) == "sent"
 
 
 async def test_a_new_version_at_that_uri_is_not_deleted_by_the_check(world: World) -> None:

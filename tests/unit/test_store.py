@@ -768,8 +768,20 @@ async def test_a_deletion_confirms_if_it_is_later_than_the_record(
 async def test_what_is_gone_is_confirmed_unless_it_was_given_up(db: Database, state: str) -> None:
     await put(db, state)
     async with db.transaction() as tx:
-        await outbox.mark_gone(tx, [URI], NOW)
+        is_gone = await outbox.mark_gone(tx, URI, tid(1), NOW)
     assert (await row(db)).state == ("dropped" if state == "dropped" else "confirmed")
+    assert is_gone == (state in ("pending", "sent", "blocked"))
+
+
+@pytest.mark.parametrize("state", ["pending", "sent", "blocked"])
+async def test_what_was_put_back_since_the_pds_was_asked_is_not_taken_for_gone(
+    db: Database, state: str
+) -> None:
+    await put(db, state)
+    async with db.transaction() as tx:
+        await outbox.enqueue(tx, [(URI, tid(9))], NOW)
+        assert not await outbox.mark_gone(tx, URI, tid(1), NOW)
+    assert (await row(db)).state == ("blocked" if state == "blocked" else "pending")
 
 
 @pytest.mark.parametrize("state", ["pending", "sent", "blocked", "confirmed", "dropped"])
