@@ -4,8 +4,8 @@ from typing import Any
 
 import click
 
-from indexer.backfill import BackfillError, begin
-from indexer.cli.base import make_scope, run_async, setting_options, unix_ms
+from indexer.backfill import BackfillError
+from indexer.cli.base import run_async, setting_options, unix_ms
 from indexer.cli.resync import (
     SETTINGS,
     DidType,
@@ -51,8 +51,6 @@ async def _backfill(settings: Settings) -> None:
         # The daemon knows which relay it reads; the settings of this shell may name another.
         relay = last["relay"] if own is None and last else settings.relay_host
         async with db.transaction() as tx:
-            if own is not None:
-                await begin(tx, relay, make_scope(settings).collections)
             await backfills.reset(tx, relay)
             await resyncs.retry_all(tx)
             await audit.write(tx, "operator", "backfill", [relay], None, unix_ms())

@@ -20,12 +20,13 @@ from indexer.cli.base import (
     setting_options,
 )
 from indexer.cli.progress import showing
-from indexer.config import Settings
+from indexer.config import ConfigError, Settings
 from indexer.firehose import Firehose
 from indexer.recording import Recording
+from indexer.records import Scope
 from indexer.replay import Progress, ReplayError
 from indexer.replay import replay as play
-from indexer.store import repos
+from indexer.store import backfills, repos
 from indexer.store.db import Database
 
 
@@ -78,6 +79,7 @@ async def _replay(settings: Settings, file: Path | None, first: int, last: int |
             await Database.open(settings.db) as db,
             network(settings) as (_, resolver),
         ):
+            await _check_scope(db, scope)
             done: Progress | ReplayError
             try:
                 done = await play(
@@ -102,6 +104,17 @@ async def _replay(settings: Settings, file: Path | None, first: int, last: int |
         click.echo(_rejected_lines(rejected, left), err=True)
     if isinstance(done, ReplayError):
         raise done
+
+
+async def _check_scope(db: Database, scope: Scope) -> None:
+    """Refuse to move repos on past events of collections that the index is kept for."""
+    kept = await backfills.collections(db)
+    if kept and kept != scope.collections:
+        raise ConfigError(
+            f"The index is kept for {', '.join(sorted(kept))}, and these settings are for "
+            f"{', '.join(sorted(scope.collections))}: give those that the daemon has, or start it "
+            "with these first."
+        )
 
 
 def _rejected_lines(rejected: Mapping[str, int], left: int) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from indexer import log
-from indexer.backfill import Backfiller
+from indexer.backfill import Backfiller, begin
 from indexer.cli.base import (
     COLLECTIONS,
     LOG,
@@ -104,6 +104,10 @@ async def worker(settings: Settings, db: Database) -> AsyncIterator[Worker | Non
         async with network(settings) as (client, resolver):
             url, relay = settings.relay, settings.relay_host
             scope = make_scope(settings)
+            async with db.transaction() as tx:
+                # As the daemon does: a collection that these settings lack is not brought up to
+                # date, so the daemon that has it again must know that.
+                await begin(tx, relay, scope.collections)
             yield Worker(
                 Resyncer(db, scope, resolver, client, relay_url=url, relay=relay),
                 Backfiller(db, client, relay_url=url, relay=relay),

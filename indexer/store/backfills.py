@@ -44,6 +44,12 @@ async def begin(tx: Transaction, relay: str, collections: Iterable[str]) -> set[
     return set(collections) - known
 
 
+async def collections(db: Reader) -> set[str]:
+    """Return the collections that the index is kept for; none before a daemon has begun."""
+    rows = await db.all("select distinct collection from backfills where collection <> ''")
+    return {row["collection"] for row in rows}
+
+
 async def reset(tx: Transaction, relay: str) -> None:
     """Let every search at this relay begin again: repos may have been missed."""
     await tx.execute(

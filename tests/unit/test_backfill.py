@@ -751,6 +751,15 @@ async def test_without_a_daemon_the_command_fetches_and_says_what_went_wrong(
     assert "Traceback" not in found.stderr
 
 
+async def test_what_a_resync_under_other_settings_leaves_out_is_fetched_by_the_next_daemon(
+    db: Database,
+) -> None:
+    await begun(db)
+    await rescind(db.path.parent, "resync", did(1), "--invite-collection", "com.example.invite")
+    async with db.transaction() as tx:
+        assert await backfills.begin(tx, RELAY, COLLECTIONS) == {"rsvp.atmo.space.invite"}
+
+
 async def test_a_repo_that_is_served_to_nobody_is_told(db: Database) -> None:
     async with db.transaction() as tx:
         await repos.track(tx, [did(1)])

@@ -23,7 +23,8 @@ import structlog
 from click.testing import CliRunner, Result
 
 from indexer.cli import main
-from indexer.store import outbox
+from indexer.cli.base import make_scope
+from indexer.store import backfills, outbox
 from tests.unit.fake_pds import DELETE, LOG_IN, waiting
 from tests.unit.world import (
     ALICE,
@@ -308,6 +309,18 @@ def test_a_mistake_in_the_use_is_named(arguments: list[str], status: int, text: 
     assert found.exit_code == status
     assert text in found.output
     assert KEY not in found.output
+
+
+async def test_a_replay_for_other_collections_than_the_index_is_kept_for_is_refused(
+    world: World,
+) -> None:
+    async with world.db.transaction() as tx:
+        await backfills.begin(tx, "relay.test", make_scope(world.settings).collections)
+    status, _, err = await rescind(
+        world, "replay", "--from", "oldest", INVITE_COLLECTION="com.example.invite"
+    )
+    assert (status, err.startswith("Error: The index is kept for ")) == (1, True)
+    assert "com.example.invite" in err
 
 
 def test_each_flag_has_its_variable_in_the_help_and_the_key_has_no_flag() -> None:
