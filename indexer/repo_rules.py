@@ -44,6 +44,10 @@ class Stream(NamedTuple):
 def advance(part: Slice, commit: VerifiedCommit, stream: Stream, now: int) -> bool:
     """Let a repo stand at a commit that is newer; return whether its writes are to be applied."""
     repo = _repo(part, commit.did, commit, stream, now)
+    if repo.hosting == "deleted" and _is_back(repo, commit, stream):
+        # It is for its host to say how it is served now; until then it stays hidden.
+        repo = _doubted(repo._replace(hosting="inactive"))
+        part.put_repo(repo)
     is_newer = repo.rev is None or commit.rev > repo.rev
     if not is_newer and repo.sync == "synchronized":
         return False  # played again: a repo that is complete up to its rev has nothing to learn
@@ -140,6 +144,15 @@ def _repo(
     # A host that sends commits of an account serves it: whatever it said of it before is old. But
     # what a replay sends may be from before the account's host was asked.
     return _dated(repo, change.seq, change.time, stream, now)
+
+
+def _is_back(repo: Repo, commit: VerifiedCommit, stream: Stream) -> bool:
+    """Whether an account that was deleted goes on, and the word that it is back was missed.
+
+    A relay passes on no commit of an account that is gone. (A replay's may be from before.)
+    """
+    is_news = not _is_outdated(repo, commit.seq, commit.time, stream)
+    return stream.is_live and is_news and (repo.rev is None or commit.rev > repo.rev)
 
 
 def _advanced(repo: Repo, commit: VerifiedCommit) -> Repo:

@@ -141,6 +141,23 @@ async def test_the_host_of_an_account_that_a_replay_puts_away_is_asked(index: In
     assert await hosting(index) == "active"
 
 
+async def test_the_host_of_a_deleted_account_that_goes_on_is_asked(index: Index) -> None:
+    repo = Repo(times=map(at, count(-100)))
+    first = repo.commit(RECORDS)
+    await index.apply(first)
+    missed = repo.commit({CHECK: verification()})
+    gone = repo.account(False, "deleted")
+    await index.apply(gone)
+    for old in (first, missed, gone):
+        await index.replay(old)
+        assert await hosting(index) == "deleted"
+
+    repo.account(True)  # missed
+    await index.apply(repo.commit({CHECK: verification(displayName="Back")}))
+    assert await hosting(index) == "inactive"
+    assert await resyncs.due(index.db, NOW, 10) == [ALICE]
+
+
 async def test_the_first_live_word_is_heard_although_its_clock_is_behind_the_hosts_answer(
     index: Index,
 ) -> None:
