@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 FIRST_DELAY = 2.0  # seconds
 MAX_DELAY = 3_600.0  # seconds
 MAX_CALLS = 2  # repos of one host that are written to at once
+SET_BACK = 60.0  # seconds by which a clock was set back, if it was not just adjusted
 MAX_HOSTS = 10_000  # remembered; the longest unused is forgotten first
 
 
 @dataclass(slots=True)
 class _Host:
     failures: int = 0
-    until: float = 0.0  # Unix seconds; not before
+    failed_at: float = 0.0  # Unix seconds, as all times here
+    until: float = 0.0  # not before; unless the clock was set back to before it failed
     named: bool = False  # the host named that time itself
     error: str = ""
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_CALLS))
@@ -40,7 +42,8 @@ class HostHealth:
         """
         state = self._host(host)
         async with state.slots:
-            yield state.until <= self._clock() or (insist and not state.named)
+            is_well = not state.failed_at <= self._clock() < state.until
+            yield is_well or (insist and not state.named)
 
     def until(self, host: str) -> float:
         """Return when the host may be asked again, in Unix seconds; in the past if it is well."""
@@ -59,7 +62,8 @@ class HostHealth:
         state = self._host(host)
         state.failures += 1
         pause = self.delay(state.failures) if retry_after is None else retry_after
-        state.until, state.error = self._clock() + pause, error
+        state.failed_at, state.error = self._clock(), error
+        state.until = state.failed_at + pause
         state.named = retry_after is not None
 
     def delay(self, attempts: int) -> float:

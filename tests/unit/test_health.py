@@ -35,6 +35,14 @@ async def test_a_host_that_failed_is_left_alone_until_its_time_has_come() -> Non
     assert await is_well(health, "a")
 
 
+async def test_a_clock_that_is_set_back_makes_no_pause_longer() -> None:
+    clock = Clock()
+    health = HostHealth(clock, lambda: 1.0)
+    health.failed("a", "HTTP 503", 3_600)
+    clock.now -= 1
+    assert await is_well(health, "a")
+
+
 async def test_each_failure_doubles_the_pause_up_to_an_hour() -> None:
     clock = Clock()
     health = HostHealth(clock, lambda: 1.0)

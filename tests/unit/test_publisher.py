@@ -35,6 +35,8 @@ from xrpc import publisher as module
 from xrpc.publisher import CONFIRM_WITHIN, LEASE
 from xrpc.sessions import KEEP_ALIVE, Session
 
+YEAR = 365 * 86_400  # seconds
+
 
 @pytest.fixture
 async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
@@ -509,6 +511,27 @@ async def test_a_refresh_that_fails_for_now_does_not_block(world: World) -> None
     world.clock.now += 10
     await world.publisher.publish_repo(ALICE)
     assert await state(world, uri) == "sent"
+
+
+async def test_what_was_put_off_is_published_although_the_clock_is_set_back_by_a_year(
+    world: World,
+) -> None:
+    await world.account(ALICE)
+    [uri] = await granted(world, ALICE)
+    world.clock.now += YEAR
+    world.pds.fail(DELETE, says(503))
+    async with world.publishing():
+        await eventually(lambda: has_failed(world, uri))
+        world.clock.now -= YEAR
+        await eventually(lambda: is_sent(world, uri))
+
+
+async def has_failed(world: World, uri: str) -> bool:
+    return (await world.row(uri)).error is not None
+
+
+async def is_sent(world: World, uri: str) -> bool:
+    return await state(world, uri) == "sent"
 
 
 async def test_a_session_that_is_seldom_used_is_refreshed_before_it_ends(world: World) -> None:

@@ -61,6 +61,7 @@ from tests.unit.repo_host import (
 )
 
 GARDEN, ONE, CHECK = f"{SPACE}/garden", f"{INVITE}/one", f"{VERIFICATION}/3k"
+YEAR = 365 * 86_400  # seconds
 GARDEN_URI = f"at://{ALICE}/{GARDEN}"
 RECORDS = {GARDEN: space(), ONE: invite(GARDEN_URI), CHECK: verification()}
 
@@ -738,6 +739,28 @@ async def test_what_a_killed_daemon_had_taken_up_is_fetched_at_once(net: Net) ->
     running.cancel()
     with suppress(asyncio.CancelledError):
         await running
+
+
+async def test_what_was_put_off_is_fetched_although_the_clock_is_set_back_by_a_year(
+    net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resync, "POLL", 0.02)
+    await alice_in(net)
+    net.clock.now += YEAR
+    net.pds.always[GET_REPO] = refused(503)
+    running = asyncio.create_task(net.resyncer.run())
+    try:
+        await until(lambda: _has_failed(net))
+        net.pds.always.clear()
+        net.clock.now -= YEAR
+        await until(lambda: is_indexed(net))
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def _has_failed(net: Net) -> bool:
+    return (await net.repo(ALICE))["resync_error"] is not None
 
 
 async def test_what_a_killed_daemon_left_on_the_disk_is_removed(net: Net) -> None:
