@@ -160,6 +160,9 @@ create table invite_tokens (
     token_hash text    not null check (length(token_hash) = 64),
     place      integer not null,     -- among the spaces with this token, in the order they came
     used_count integer not null default 0 check (used_count >= 0),
+    -- Of the record that was created here with it, noted before it is written: that can be revoked
+    -- before the firehose shows it. Null for what came in any other way.
+    uri        text,
     primary key (space_uri, token_hash)
 ) strict, without rowid;
 create unique index invite_tokens_by_hash on invite_tokens (token_hash, place);

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from indexer import log
+from indexer import slice as slices
 from indexer.records import Invite
 from indexer.store import audit, invite_tokens, invites, outbox, spaces, tombstones
 from indexer.store.db import Transaction
@@ -57,8 +58,11 @@ async def create(services: Services, call: Call) -> dict[str, Any]:
     value = {"$type": collection} | {name: v for name, v in fields.items() if v is not None}
     record = NewRecord(space.did, collection, services.tids.next(now), value)
     session = await creating.session_of(services, space.did)
-    # Before anybody can read the hash, so that nobody can be first to use it elsewhere.
-    await services.db.write(lambda tx: invite_tokens.note(tx, [(space.uri, hash_of(token))]))
+    # Before anybody can read the hash, so that nobody can be first to use it elsewhere; and so that
+    # it can be revoked from then on, whether the firehose shows it soon, late or never.
+    await services.db.write(
+        lambda tx: invite_tokens.note_created(tx, space.uri, hash_of(token), record.target.uri)
+    )
     [row] = await creating.create(services, session, [record], call.arrived)
     assert isinstance(row.fields, Invite)  # noqa: S101 (what an invite's record is read as)
     _log.info("invite.created", uri=row.uri, space=space.uri)
@@ -123,23 +127,31 @@ async def lay_tombstones(
     """Revoke a token in a space, whatever records carry it, and ask for their deletion.
 
     Returns False if that was so already: the first revocation's data stay. Raises NotFound if
-    the space has, and had, no such invite.
+    the space has, and had, no such invite, and none was created here that is still to be seen.
     """
     # Asked first: an owner can put one hash into any number of records, and ask again and again.
     if await tombstones.is_token_revoked(tx, space_uri, token_hash):
         return False  # since then every record with this hash was born dead
     carried = await invites.with_token(tx, space_uri, token_hash)
     buried = await tombstones.with_token(tx, space_uri, token_hash)
+    versions = [(row.uri, row.cid, row.rev) for row in carried]
+    to_delete = [(row.uri, row.rev) for row in carried]
     if not carried and not buried:
-        raise NotFoundError("this space has no invite with this hash")
+        uri = await invite_tokens.created_as(tx, space_uri, token_hash)
+        if uri is None:
+            raise NotFoundError("this space has no invite with this hash")
+        # Nobody knows here which version that is, nor its rev. The tombstone has the token, so the
+        # record is born dead whenever it comes, and its deletion is asked for again then.
+        versions = [(uri, "", "")]
+        to_delete = [(uri, "")] if await _may_stand_unseen(tx, uri) else []
     stones = [replace(stone, cause="revoked", actor=actor, created_at=now) for stone in buried]
     stones += [
         Tombstone(
-            uri=row.uri,
-            cid=row.cid,
+            uri=uri,
+            cid=cid,
             kind="invite",
-            did=row.did,
-            rev=row.rev,
+            did=parse_at_uri(uri).authority,
+            rev=rev,
             cause="revoked",
             actor=actor,
             reason=None,
@@ -147,15 +159,26 @@ async def lay_tombstones(
             space_uri=space_uri,
             token_hash=token_hash,
         )
-        for row in carried
+        for uri, cid, rev in versions
     ]
     await tombstones.save(tx, stones)
     await invites.mark_revoked(tx, [row.uri for row in carried])
-    await outbox.enqueue(tx, [(row.uri, row.rev) for row in carried], now)
+    await outbox.enqueue(tx, to_delete, now)
     await audit.write(
         tx, actor, "invite.revoke", sorted({stone.uri for stone in stones}), None, now
     )
     return True
+
+
+async def _may_stand_unseen(tx: Transaction, uri: str) -> bool:
+    """Whether a repo may have a record at this URI of which the index knows nothing.
+
+    If it knows one there, that is a later one, with another token: it is not to be deleted.
+    """
+    did = parse_at_uri(uri).authority
+    part = await slices.load(tx, {did}, [uri])
+    is_known = uri in part.rows or uri in part.tombstones
+    return not is_known and part.repo(did).hosting != "deleted"
 
 
 def invite_view(

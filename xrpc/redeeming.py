@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from indexer.records import Row
-from indexer.store import invite_tokens, invites, members, spaces
+from indexer.store import invite_tokens, invites, members, spaces, tombstones
 from indexer.store.db import Reader
 from indexer.store.invites import Issued
 from indexer.store.members import Member
+from indexer.syntax import parse_at_uri
 from xrpc.errors import InvalidInviteError
 from xrpc.services import Call, Services
 from xrpc.tokens import hash_of
@@ -57,11 +58,17 @@ class _Admission:
 
 async def _admit(db: Reader, token_hash: str, did: str, now: int) -> _Admission:
     """Return what a token lets this account into, or raise InvalidInvite."""
-    owner = await invite_tokens.owner(db, token_hash)
-    invite = None if owner is None else await _leads_to(db, token_hash, owner)
+    first = await invite_tokens.first_space(db, token_hash)
+    if first is None:
+        raise InvalidInviteError("there is no such invite")
+    owner = parse_at_uri(first).authority
+    invite = await _leads_to(db, token_hash, owner)
     space = None if invite is None else await spaces.live(db, invite.invite.space_uri)
     if invite is None or space is None:
-        if owner is not None and await invites.was_revoked(db, token_hash, owner):
+        # One that was revoked before the firehose showed it may have no row, but a tombstone.
+        if await tombstones.is_token_revoked(db, first, token_hash) or await invites.was_revoked(
+            db, token_hash, owner
+        ):
             raise InvalidInviteError("this invite was revoked")
         raise InvalidInviteError("there is no such invite")
     if invite.invite.kind not in _JOINING:

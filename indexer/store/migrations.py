@@ -101,8 +101,10 @@ MIGRATIONS: Mapping[int, str] = {
             from tokens_before;
         drop table tokens_before;
     """,
+    # An invite that was created here is revoked before the firehose shows it.
+    4: "alter table invite_tokens add column uri text;",
 }
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 
 def schema() -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from indexer.events import Account, Action, Rejected, VerifiedCommit, VerifiedSync, Write
 from indexer.projection import Change, Projection
-from indexer.store import members, outbox, spaces, tombstones
+from indexer.store import invite_tokens, members, outbox, spaces, tombstones
 from indexer.store.db import Database
 from indexer.store.members import Member
 from indexer.syntax import parse_at_uri
@@ -119,6 +119,11 @@ class Index:
         for change in changes:
             async with self.db.transaction() as tx:
                 await played.apply(tx, [change], self.now)
+
+    async def create_invite(self, space_uri: str, uri: str, token: str = "token") -> None:
+        """Do what a caller's creation of an invite does before its record is written."""
+        async with self.db.transaction() as tx:
+            await invite_tokens.note_created(tx, space_uri, hash_of(token), uri)
 
     async def revoke_token(self, space_uri: str, token: str = "token", actor: str = ALICE) -> bool:
         async with self.db.transaction() as tx:

@@ -207,7 +207,10 @@ CASES: dict[str, MethodCase] = {
     ),
     REVOKE_INVITE: MethodCase(
         revoke_invite,
-        {"NotFound": giving(revoke_invite, spaceUri=NOWHERE), "Forbidden": by(BOB, revoke_invite)},
+        {
+            "NotFound": giving(revoke_invite, tokenHash="0" * 64),
+            "Forbidden": by(BOB, revoke_invite),
+        },
     ),
     "rsvp.atmo.space.leaveSpace": MethodCase(ask_of_space, NOT_FOUND),
     "rsvp.atmo.space.listMembers": MethodCase(

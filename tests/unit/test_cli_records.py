@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from indexer.cli import main
 from indexer.lock import daemon_lock
-from indexer.store import outbox
+from indexer.store import invite_tokens, outbox
 from tests.unit.guests import HASH, LIST_INVITES, TOKEN, join, redeem, said, set_account
 from tests.unit.test_cli import KEY, rescind
 from tests.unit.world import (
@@ -235,6 +235,25 @@ async def test_an_invite_whose_record_its_repo_deleted_is_revoked_without_a_dele
     status, out, _ = await run(world, "invites", "revoke", uri, HASH)
     assert (status, out) == (0, f"Revoked {record}; its repo had deleted it before.\n")
     assert await outbox.load(world.db, [record]) == {}
+
+
+async def test_an_invite_that_was_created_here_and_not_seen_yet_is_revoked_and_shown(
+    world: World,
+) -> None:
+    uri = await world.space(ALICE)
+    record = f"at://{ALICE}/rsvp.atmo.space.invite/3l"
+    async with world.db.transaction() as tx:
+        await invite_tokens.note_created(tx, uri, HASH, record)
+
+    status, out, _ = await run(world, "invites", "revoke", uri, HASH)
+
+    assert status == 0
+    assert out.startswith(f"Revoked {record}; its deletion is pending")
+    found = await shown(world, "invites", "show", uri, HASH)
+    assert [(stone["cause"], stone["uri"]) for stone in found["tombstones"]] == [
+        ("revoked", record)
+    ]
+    assert found["records"] == []
 
 
 async def test_what_can_not_be_revoked_is_one_line_and_nothing_is_written(world: World) -> None:

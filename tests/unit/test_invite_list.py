@@ -11,7 +11,7 @@ from indexer.store import invites as store
 from indexer.store import members as members_store
 from indexer.store import spaces as spaces_store
 from indexer.store.db import Database
-from indexer.store.invite_tokens import owner as owner_of_token
+from indexer.store.invite_tokens import created_as, first_space
 from tests.unit.guests import HASH, LIST_INVITES, redeem, said
 from tests.unit.world import ALICE, BOB, CREATED_AT, REVOKE_INVITE, SPACE, World, make_world
 from xrpc import invites
@@ -181,7 +181,8 @@ async def test_every_query_searches_an_index_and_sorts_nothing(world: World) -> 
         members_store.of_space(explained, uri),
         members_store.count_of_space(explained, uri),
         members_store.count_of_account(explained, BOB),
-        owner_of_token(explained, HASH),
+        created_as(explained, uri, HASH),
+        first_space(explained, HASH),
     ]
     for owner in (None, ALICE):
         for type_ in (None, SPACE):

@@ -11,7 +11,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from indexer.events import Account
-from tests.unit.fake_pds import DELETE, hang, says
+from tests.unit.fake_pds import APPLY, DELETE, drop, hang, says
+from tests.unit.guests import LIST_INVITES, may_see, said
 from tests.unit.world import (
     ALICE,
     BOB,
@@ -24,9 +25,12 @@ from tests.unit.world import (
     eventually,
     make_world,
 )
-from xrpc import publisher
+from xrpc import creating, publisher
 from xrpc.methods import METHODS, Method
+from xrpc.tokens import hash_of
 
+CREATE_INVITE = "rsvp.atmo.space.invite.create"
+REDEEM = "rsvp.atmo.space.invite.redeem"
 HASH = hashlib.sha256(b"a token").hexdigest()
 OTHER_HASH = hashlib.sha256(b"another token").hexdigest()
 NOWHERE = f"at://{ALICE}/{SPACE}/nowhere"
@@ -35,6 +39,7 @@ NOWHERE = f"at://{ALICE}/{SPACE}/nowhere"
 @pytest.fixture
 async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     monkeypatch.setattr(publisher, "POLL", 0.02)
+    monkeypatch.setattr(creating, "SEEN_WITHIN", 0.1)  # nothing is shown but by the test
     async with make_world(tmp_path) as made, made.serving():
         await made.account(ALICE)
         await made.account(BOB)
@@ -248,6 +253,160 @@ async def test_an_invite_by_a_stranger_is_not_one_of_this_space(world: World) ->
     await world.invite(space, HASH, owner=BOB)
     assert await revoke(world, space) == (404, "NotFound")
     assert await revoke(world, space, caller=BOB) == (403, "Forbidden")
+
+
+# --- an invite that was created here, and that the firehose has not shown ---
+
+
+async def create(world: World, space: str, caller: str = ALICE) -> tuple[str, str]:
+    """Create an invite; return its token, and the URI of its record."""
+    status, body = said(await world.call(caller, CREATE_INVITE, {"spaceUri": space}))
+    assert status == 200
+    [path] = [path for path in world.pds.repos[caller] if path.startswith(f"{INVITE}/")]
+    return body["token"], f"at://{caller}/{path}"
+
+
+async def refusal(world: World, token: str) -> str:
+    """Return why a token lets nobody in."""
+    answer = await world.call(BOB, REDEEM, {"token": token})
+    assert (answer.status_code, answer.json()["error"]) == (400, "InvalidInvite")
+    return str(answer.json()["message"])
+
+
+async def test_a_new_invite_that_the_firehose_has_not_shown_is_dead_once_it_is_revoked(
+    world: World,
+) -> None:
+    space = await world.space(ALICE)
+    world.pds.always[DELETE] = says(503)
+    token, uri = await create(world, space)
+
+    assert await revoke(world, space, hash_of(token)) == (200, "ok")
+
+    [stone] = await world.stones(uri)
+    assert (stone.cause, stone.actor, stone.cid, stone.rev) == ("revoked", ALICE, "", "")
+    assert (stone.space_uri, stone.token_hash) == (space, hash_of(token))
+    assert await world.audit() == [(ALICE, "invite.revoke", uri, None)]
+    assert await refusal(world, token) == "this invite was revoked"
+    at = world.now
+    world.clock.now += 1
+
+    await world.show_commits(world.pds.commits)
+
+    assert await live(world) == 0
+    assert await refusal(world, token) == "this invite was revoked"
+    assert not await may_see(world, space, BOB, token)
+    params = {"spaceUri": space, "includeRevoked": True}
+    [view] = (await world.ask(ALICE, LIST_INVITES, **params)).json()["invites"]
+    assert (view["tokenHash"], view["revokedAt"]) == (hash_of(token), at)
+    world.pds.always.clear()
+    world.clock.now += 1000
+    await eventually(lambda: is_gone(world, uri))
+    await eventually(lambda: is_in(world, uri, "sent"))
+    await world.show_deletions()
+    assert await is_in(world, uri, "confirmed")
+    before = await everything(world)
+    await world.show_commits(world.pds.commits)
+    assert await revoke(world, space, hash_of(token)) == (200, "ok")
+    assert await everything(world) == before
+
+
+async def test_a_new_invite_is_deleted_though_the_firehose_shows_nothing(world: World) -> None:
+    space = await world.space(ALICE)
+    token, uri = await create(world, space)
+
+    await revoke(world, space, hash_of(token))
+
+    await eventually(lambda: is_in(world, uri, "sent"))
+    assert await is_gone(world, uri)
+    await world.show_commits(world.pds.commits)
+    assert await live(world) == 0
+    assert await is_in(world, uri, "confirmed")
+    assert await refusal(world, token) == "this invite was revoked"
+
+
+async def test_a_second_revocation_of_what_was_not_seen_changes_nothing(world: World) -> None:
+    space = await world.space(ALICE)
+    token, uri = await create(world, space)
+    await revoke(world, space, hash_of(token))
+    await eventually(lambda: is_in(world, uri, "sent"))
+    before = await everything(world)
+    world.clock.now += 1
+    assert await revoke(world, space, hash_of(token)) == (200, "ok")
+    assert await everything(world) == before
+
+
+async def test_an_invite_whose_creation_was_not_answered_can_be_revoked(world: World) -> None:
+    space = await world.space(ALICE)
+    world.pds.fail(APPLY, drop)
+    assert said(await world.call(ALICE, CREATE_INVITE, {"spaceUri": space}))[0] == 502
+    [(path, _, record)] = world.pds.commits[-1].created
+    uri = f"at://{ALICE}/{path}"
+
+    assert await revoke(world, space, record["tokenHash"]) == (200, "ok")
+
+    await eventually(lambda: is_gone(world, uri))
+    await world.show_commits(world.pds.commits)
+    assert await live(world) == 0
+
+
+async def test_one_that_was_never_written_can_be_revoked_too_and_comes_dead_if_it_does_come(
+    world: World,
+) -> None:
+    space = await world.space(ALICE)
+    world.pds.fail(APPLY, says(503))
+    assert said(await world.call(ALICE, CREATE_INVITE, {"spaceUri": space}))[0] == 502
+    [row] = await world.db.all("select token_hash, uri from invite_tokens")
+    token_hash, uri = row
+
+    assert await revoke(world, space, token_hash) == (200, "ok")
+
+    await eventually(lambda: is_in(world, uri, "confirmed"))  # so says the PDS
+    rkey = uri.rpartition("/")[2]
+    assert await world.invite(space, token_hash, rkey) == uri  # it was only slow
+    assert await live(world) == 0
+    world.publisher.nudge(ALICE)
+    await eventually(lambda: is_gone(world, uri))
+
+
+async def test_an_invite_that_took_the_place_of_a_revoked_one_stays(world: World) -> None:
+    space = await world.space(ALICE)
+    token, uri = await create(world, space)
+    await world.show_commits(world.pds.commits)
+    await world.invite(space, OTHER_HASH, uri.rpartition("/")[2])
+
+    assert await revoke(world, space, hash_of(token)) == (200, "ok")
+
+    assert await live(world) == 1
+    assert await world.states() == {}
+    assert await refusal(world, token) == "this invite was revoked"
+    assert await revoke(world, space, OTHER_HASH) == (200, "ok")
+    assert await live(world) == 0
+
+
+async def test_only_the_owner_revokes_what_was_not_seen_and_only_where_it_was_made(
+    world: World,
+) -> None:
+    space, other = await world.space(ALICE), await world.space(ALICE, "other")
+    bobs = await world.space(BOB)
+    token, uri = await create(world, space)
+    before = await everything(world)
+    for caller in (BOB, OPERATOR, STRANGER):
+        assert await revoke(world, space, hash_of(token), caller) == (403, "Forbidden")
+    assert await revoke(world, other, hash_of(token)) == (404, "NotFound")
+    assert await revoke(world, bobs, hash_of(token), BOB) == (404, "NotFound")
+    assert await revoke(world, space, OTHER_HASH) == (404, "NotFound")
+    assert await everything(world) == before
+    assert not await is_gone(world, uri)
+
+
+async def test_a_token_that_was_only_seen_and_that_no_record_carries_now_is_not_found(
+    world: World,
+) -> None:
+    space = await world.space(ALICE)
+    await world.invite(space, HASH)
+    await world.invite(space, OTHER_HASH)  # in its place
+    assert await revoke(world, space) == (404, "NotFound")
+    assert await live(world) == 1
 
 
 # --- who may, and what others learn ---

@@ -395,6 +395,104 @@ async def test_a_revoked_token_in_a_record_that_only_the_copy_has_is_born_dead(
     assert await index.is_live("invites", owner.uri(f"{INVITE}/x"))
 
 
+@pytest.mark.parametrize("way", ["stream", "replay", "copy"])
+async def test_an_invite_that_was_created_and_revoked_here_before_it_was_seen_comes_dead(
+    index: Index, owner: Owner, way: str
+) -> None:
+    uri = owner.uri(ONE)
+    await index.apply(owner.wrote({GARDEN: space()}))
+    await index.create_invite(GARDEN_URI, uri)
+    assert await index.revoke_token(GARDEN_URI)
+    asked = await index.deletion(uri)
+    assert asked is not None
+    assert (asked["state"], asked["record_rev"]) == ("pending", "")
+    index.now += 1
+    created = owner.wrote({ONE: invite(GARDEN_URI)})
+
+    async def show() -> None:
+        if way == "copy":
+            await reconcile(index, owner.copy())
+        else:
+            await (index.apply if way == "stream" else index.replay)(created)
+
+    await show()
+
+    row = await index.row("invites", uri)
+    assert row is not None
+    assert (row["revoked"], row["rev"]) == (1, owner.rev)
+    asked = await index.deletion(uri)
+    assert asked is not None
+    assert (asked["state"], asked["record_rev"]) == ("pending", owner.rev)
+    stones = await index.stones(uri)
+    assert {(stone["actor"], stone["created_at"]) for stone in stones.values()} == {
+        (ALICE, index.now - 1)
+    }
+    before = await index.dump()
+    await show()
+    await index.replay(created)
+    assert await index.dump() == before
+
+
+async def test_an_invite_of_an_account_that_was_deleted_unseen_is_revoked_for_when_it_comes_back(
+    index: Index, owner: Owner
+) -> None:
+    uri = owner.uri(ONE)
+    await index.apply(owner.wrote({GARDEN: space()}))
+    await index.create_invite(GARDEN_URI, uri)
+    owner.wrote({ONE: invite(GARDEN_URI)})
+    await index.apply(Account(10, TIME, ALICE, active=False, status="deleted"))
+
+    assert await index.revoke_token(GARDEN_URI)
+    assert await index.deletion(uri) is None  # there is no repo to delete it from
+
+    await index.apply(Account(11, TIME, ALICE, active=True, status=None))
+    await reconcile(index, owner.copy())
+    assert not await index.is_live("invites", uri)
+    assert (await index.deletion(uri) or {})["state"] == "pending"
+
+
+async def test_a_copy_from_before_an_invite_was_written_does_not_end_its_revocation(
+    index: Index, owner: Owner
+) -> None:
+    uri = owner.uri(ONE)
+    await index.apply(owner.wrote({GARDEN: space()}))
+    copy = owner.copy()
+    await index.create_invite(GARDEN_URI, uri)
+    created = owner.wrote({ONE: invite(GARDEN_URI)})
+    await index.revoke_token(GARDEN_URI)
+
+    await reconcile(index, copy)
+    await index.apply(created)
+
+    assert not await index.is_live("invites", uri)
+    asked = await index.deletion(uri)
+    assert asked is not None
+    assert (asked["state"], asked["record_rev"]) == ("pending", created.rev)
+
+
+async def test_a_record_that_comes_after_its_deletion_was_acknowledged_is_not_asked_for_again(
+    index: Index, owner: Owner
+) -> None:
+    uri = owner.uri(ONE)
+    await index.apply(owner.wrote({GARDEN: space()}))
+    await index.create_invite(GARDEN_URI, uri)
+    created = owner.wrote({ONE: invite(GARDEN_URI)})
+    await index.revoke_token(GARDEN_URI)
+    deleted = owner.wrote({ONE: None})
+    await index.acknowledge(uri, deleted.rev)
+
+    await index.apply(created)
+    assert not await index.is_live("invites", uri)
+    assert (await index.deletion(uri) or {})["state"] == "sent"
+    await index.apply(deleted)
+    assert (await index.deletion(uri) or {})["state"] == "confirmed"
+    await reconcile(index, owner.copy())
+    before = await index.dump()
+    await index.replay(created, deleted)
+    await reconcile(index, owner.copy())
+    assert await index.dump() == before
+
+
 async def test_a_deletion_that_a_person_gave_up_is_not_asked_for_again(
     index: Index, owner: Owner
 ) -> None:

@@ -61,7 +61,8 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 async def mint(world: World, token: str, space: str) -> None:
     """Note what `invite.create` does of a token that it makes."""
     async with world.db.transaction() as tx:
-        await invite_tokens.note(tx, [(space, hash_of(token))])
+        uri = f"at://{space.split('/')[2]}/{INVITE}/one"
+        await invite_tokens.note_created(tx, space, hash_of(token), uri)
 
 
 async def revoke(world: World, space: str, token: str = TOKEN) -> int:

@@ -359,7 +359,9 @@ async def test_a_file_of_version_2_becomes_one_of_this_and_knows_whose_its_token
             ("a", BOB),
             ("a", ALICE),
         ]
-        assert await invite_tokens.owner(db, "a" * 64) == BOB  # as their revs say it
+        assert (
+            await invite_tokens.first_space(db, "a" * 64) == f"at://{BOB}/a.b.c/d"
+        )  # so say the revs
         last = await daemon.load(db)
         assert last is not None
         assert tuple(last) == (7, "1", RELAY, 5, None, None, None)
@@ -399,13 +401,47 @@ async def test_a_file_of_version_3_keeps_whose_its_tokens_are_and_how_often_they
 
     async with await Database.open(path) as db:
         assert _bare(path) == wanted
-        assert await invite_tokens.owner(db, "a" * 64) == BOB
+        assert await invite_tokens.first_space(db, "a" * 64) == f"at://{BOB}/a.b.c/d"
         async with db.transaction() as tx:
             await invite_tokens.note(tx, [(f"at://{ALICE}/a.b.c/d", "b" * 64)])
             await invite_tokens.count_use(tx, "a" * 64, f"at://{ALICE}/a.b.c/d")
-        assert await invite_tokens.owner(db, "b" * 64) == BOB
+        assert await invite_tokens.first_space(db, "b" * 64) == f"at://{BOB}/a.b.c/d"
         rows = await db.all("select used_count from invite_tokens order by used_count")
         assert [row["used_count"] for row in rows] == [0, 0, 5, 8]
+
+
+VERSION_4 = """
+    alter table invite_tokens drop column uri;
+    pragma user_version = 4;
+"""
+
+
+async def test_a_file_of_version_4_keeps_its_tokens_and_takes_none_for_created_here(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "test.db"
+    await (await Database.open(path)).close()
+    wanted = _bare(path)
+    garden = f"at://{ALICE}/a.b.c/d"
+    with closing(sqlite3.connect(path)) as raw:
+        raw.executescript(VERSION_4)
+        raw.execute(
+            """
+            insert into invite_tokens (space_uri, token_hash, place, used_count)
+            values (?, ?, 1, 5)
+            """,
+            (garden, "a" * 64),
+        )
+        raw.commit()
+
+    async with await Database.open(path) as db:
+        assert _bare(path) == wanted
+        assert await invite_tokens.created_as(db, garden, "a" * 64) is None
+        async with db.transaction() as tx:
+            await invite_tokens.note_created(tx, garden, "b" * 64, URI)
+        assert await invite_tokens.created_as(db, garden, "b" * 64) == URI
+        rows = await db.all("select used_count, uri from invite_tokens order by token_hash")
+        assert [tuple(row) for row in rows] == [(5, None), (0, URI)]
 
 
 async def test_a_migration_that_fails_leaves_the_file_as_it_was(
