@@ -59,7 +59,7 @@ REASONS: dict[str, tuple[set[str], str]] = {
     "repos.forget_hosting_seqs": ({"scan repos"}, AT_ONCE),
     "resyncs.refetch_all": ({"scan repos"}, AT_ONCE),
     "resyncs.release": ({"scan repos"}, AT_ONCE),
-    "outbox.release": ({"range outbox_by_state"}, "those that wait, once when a daemon starts"),
+    "outbox.release": ({"range outbox_by_state"}, "those that wait, as a daemon starts"),
     "repos.count_by_state": ({"scan repos", "sort"}, COUNTED),
     "resyncs.queue": ({"scan repos"}, f"{COUNTED}; of an index of those that wait"),
     "outbox.oldest_by_state": ({"range outbox_by_state"}, "the first of each state: one look"),
@@ -71,6 +71,7 @@ REASONS: dict[str, tuple[set[str], str]] = {
 AT_THE_TERMINAL = {
     "all_spaces.page",
     "audit.of_subject",
+    "backfills.collections",
     "daemon.counters",
     "invites.count_live",
     "outbox.drop",
