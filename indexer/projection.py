@@ -93,8 +93,10 @@ class Projection:
         )
         # As if one commit had written all of it at the revision of the copy.
         commit = VerifiedCommit(0, None, did, contents.rev, None, None, contents.data, ())
-        copied = {f"at://{did}/{path}": path for path in contents.records}
-        here = await records.uris_of_repo(tx, did)
+        # What was there, or not yet, before all was known says nothing of what is there since.
+        paths = () if is_old_news else contents.records
+        copied = {f"at://{did}/{path}": path for path in paths}
+        here = [] if is_old_news else await records.uris_of_repo(tx, did)
         # What was indexed under other settings is not ours to judge by this copy.
         since = time.monotonic()
         uris = sorted(
@@ -110,18 +112,16 @@ class Projection:
             for uri in chunk:
                 write = _copied(contents, uri, copied.get(uri))
                 row = part.rows.get(uri)
-                if is_old_news and row is not None and row.rev > contents.rev:
-                    continue  # that it was not there yet does not say that it ended
                 if row is None or row.cid != write.cid or row.revoked:
                     since = await turn(since)
                     read = self._parse(commit, write, known, rejected)
                     restored = read.row
-                    stone = part.tombstones.get(uri, {}).get(write.cid or "")
-                    if row is None and restored is None and stone and stone.cause == "replaced":
-                        continue  # it could not be read before: nothing has ended since
-                    if restored is not None and (rev := purged.get((uri, restored.cid))):
-                        # As old as it was: what had ended with its space does not begin anew.
-                        restored = restored._replace(rev=rev)
+                    if restored is not None:
+                        # As old as it was, if nothing was there since: what had ended with its
+                        # space does not begin anew.
+                        rev = purged.get((uri, restored.cid), "")
+                        if rev > part.newest(uri):
+                            restored = restored._replace(rev=rev)
                     parsed.append(read._replace(row=restored))
             await slices.load_tokens(tx, part, tokens_of(parsed))
             record_rules.apply_writes(part, commit, parsed, now)

@@ -50,8 +50,7 @@ def apply_writes(part: Slice, commit: VerifiedCommit, writes: list[Parsed], now:
 
 def _put(part: Slice, row: Row, now: int) -> None:
     """A record was created or updated."""
-    old = part.rows.get(row.uri)
-    if (old is not None and old.rev >= row.rev) or part.buried_up_to(row.uri) >= row.rev:
+    if part.newest(row.uri) >= row.rev:
         return
     revocation = _revocation_of(part, row)
     if revocation is None:
@@ -127,8 +126,7 @@ def _is_outdated(
     from before ended here.
     """
     uri, rev = parsed.uri, commit.rev
-    old = part.rows.get(uri)
-    newest = max(part.buried_up_to(uri), old.rev if old is not None else "")
+    newest = part.newest(uri)
     if newest < rev:
         return False
     if parsed.kind == "space" and newest > rev > part.ended_up_to(uri):

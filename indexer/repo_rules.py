@@ -97,7 +97,8 @@ def account(part: Slice, account: Account, stream: Stream, now: int) -> bool:
         # The live stream may have missed that it is back since: its host is to be asked.
         repo = _doubted(repo)
     elif hosting == "deleted":
-        repo = repo._replace(whole_rev=None)  # all of it is purged: if it comes back, it is new
+        # All of it is purged: if it comes back, it is new, and no copy from before makes it whole.
+        repo = repo._replace(whole_rev=None, stretch=repo.rev)
     part.put_repo(_dated(repo._replace(hosting=hosting), account.seq, account.time, stream, now))
     return True
 

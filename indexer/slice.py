@@ -63,8 +63,13 @@ class Slice:
         """Return the revision up to which nothing of this URI lives; '' if there is none."""
         return max((stone.rev for stone in self.tombstones.get(uri, {}).values()), default="")
 
+    def newest(self, uri: str) -> str:
+        """Return the newest revision that is known of a URI; '' if nothing is."""
+        row = self.rows.get(uri)
+        return max(self.buried_up_to(uri), row.rev if row is not None else "")
+
     def ended_up_to(self, uri: str) -> str:
-        """Return the same, but for what ended only with its account."""
+        """Return up to which nothing of this URI lives, but for what ended with its account."""
         stones = self.tombstones.get(uri, {}).values()
         return max((stone.rev for stone in stones if stone.cause != "purged"), default="")
 

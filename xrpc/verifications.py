@@ -15,6 +15,7 @@ from indexer.syntax import is_did, parse_at_uri
 from xrpc.auth import Caller
 from xrpc.pds import PdsError, Target
 from xrpc.services import Call, Services
+from xrpc.sessions import NoSessionError
 
 ANSWER_WITHIN = 8.0  # seconds; a PDS that proxies the call gives up after 10
 ASK_WITHIN = 4.0  # seconds of these for handles, and for repos of records not indexed yet
@@ -196,8 +197,19 @@ async def _seen(
         elif target.uri not in revoked:
             failures[target.uri] = str(answer)
         elif isinstance(answer, _Untold):
-            seen[target.uri] = None
+            if await _is_writable(services, target.did):
+                seen[target.uri] = None
+            else:  # what is maybe long gone would be said to wait for a login
+                failures[target.uri] = str(answer)
     return seen, failures
+
+
+async def _is_writable(services: Services, did: str) -> bool:
+    try:
+        await services.sessions.get(did)
+    except NoSessionError:
+        return False
+    return True
 
 
 async def _each(
@@ -245,7 +257,8 @@ async def _lay_tombstones(
             if found is not None and found.in_repo:
                 part.publish(target.uri, found.rev)
             elif state == "dropped" or (target.uri in seen and found is None):
-                part.publish(target.uri, record_rev)
+                # What deleted the version before, and may be seen late, does not delete this one.
+                part.publish(target.uri, max(record_rev, part.buried_up_to(target.uri)))
             continue
         part.put_repo(part.repo(target.did))
         part.bury(

@@ -253,6 +253,37 @@ async def test_an_older_copy_deletes_nothing_that_is_newer(index: Index, owner: 
     assert await index.is_live("invites", owner.uri(ONE))
 
 
+async def test_a_replay_revives_no_space_that_a_copy_showed_to_be_unreadable_again(
+    index: Index, owner: Owner
+) -> None:
+    await index.apply(owner.wrote({GARDEN: {"$type": SPACE}, ONE: invite(GARDEN_URI)}))
+    missed = owner.wrote({GARDEN: space()})
+    owner.wrote({GARDEN: {"$type": SPACE}})  # missed, too
+    await reconcile(index, owner.copy())
+    async with index.db.transaction() as tx:
+        await resyncs.ask(tx, ALICE)
+    await index.replay(missed)
+    assert await index.row("spaces", GARDEN_URI) is None
+    assert not await invites.living_with_token(index.db, hash_of("token"), ALICE)
+
+
+async def test_a_copy_that_is_older_than_another_brings_nothing_back(
+    index: Index, owner: Owner
+) -> None:
+    owner.wrote({CHECK: verification(), GARDEN: space(), ONE: invite(GARDEN_URI)})
+    stale = owner.copy()
+    owner.wrote({CHECK: None, ONE: None})  # never seen
+    await reconcile(index, owner.copy())
+    await index.apply(Desynchronize())
+    async with index.db.transaction() as tx:
+        await resyncs.claim(tx, ALICE, 0)
+
+    assert await reconcile(index, stale) == (False, [])
+
+    assert await index.row("verifications", owner.uri(CHECK)) is None
+    assert not await invites.living_with_token(index.db, hash_of("token"), ALICE)
+
+
 async def test_a_copy_from_before_a_space_was_made_does_not_end_it(
     index: Index, owner: Owner
 ) -> None:
@@ -659,6 +690,56 @@ async def test_the_invites_of_a_space_that_ended_are_dead_though_its_account_lef
         for token in ("token", "two")
     ]
     assert lets_in == [False, True]
+
+
+async def test_no_copy_from_before_its_deletion_makes_an_account_whole(
+    index: Index, owner: Owner
+) -> None:
+    owner.wrote({CHECK: verification()})  # never seen
+    await index.apply(owner.wrote({GARDEN: space()}))
+    copy = owner.copy()
+    await index.apply(owner.wrote({ONE: invite(GARDEN_URI)}))
+    await index.apply(Account(90, TIME, ALICE, active=False, status="deleted"))
+    await index.apply(Account(91, TIME, ALICE, active=False, status="deactivated"))
+
+    assert await reconcile(index, copy) == (False, [])
+
+    await index.apply(Account(92, TIME, ALICE, active=True, status=None))
+    assert (await index.repo())["whole_rev"] is None  # or it would not be fetched
+
+
+@pytest.mark.parametrize("between", [invite(GARDEN_URI, "two"), b"unreadable"])
+async def test_what_a_returned_account_writes_anew_as_it_once_was_takes_the_place_of_what_was_since(
+    index: Index, owner: Owner, between: Any
+) -> None:
+    await index.apply(owner.wrote({GARDEN: space(), ONE: invite(GARDEN_URI)}))
+    await leave_and_return(index)
+    await index.apply(owner.wrote({ONE: between}))
+    owner.wrote({ONE: invite(GARDEN_URI)})  # missed
+
+    assert await reconcile(index, owner.copy()) == (True, [])
+
+    lets_in = [
+        bool(await invites.living_with_token(index.db, hash_of(token), ALICE))
+        for token in ("token", "two")
+    ]
+    assert lets_in == [True, False]
+
+
+async def test_a_deletion_is_not_published_when_what_was_revoked_is_gone_with_its_account(
+    index: Index, owner: Owner
+) -> None:
+    await index.apply(owner.wrote({GARDEN: space(), ONE: b"unreadable"}))
+    await index.apply(owner.wrote({ONE: invite(GARDEN_URI)}))
+    await index.revoke_token(GARDEN_URI)
+    await leave_and_return(index)
+    owner.wrote({ONE: b"unreadable"})  # missed
+
+    await reconcile(index, owner.copy())
+
+    deletion = await index.deletion(owner.uri(ONE))
+    assert deletion is not None
+    assert deletion["state"] == "confirmed"
 
 
 async def leave_and_return(index: Index) -> None:

@@ -488,8 +488,10 @@ async def test_a_new_grant_that_is_not_indexed_yet_is_really_revoked(
 
 
 async def test_a_new_grant_that_nobody_can_tell_of_is_not_called_revoked_and_never_lives(
-    world: World,
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Its looks come between a call's tombstones and its turn, and put off what has just failed.
+    monkeypatch.setattr(publisher, "POLL", 60.0)
     uri = await world.verification(ALICE)
     await world.revoke(ALICE, uri)
     await world.show_deletions()
@@ -514,6 +516,47 @@ async def test_a_new_grant_that_nobody_can_tell_of_is_not_called_revoked_and_nev
     world.pds.always.clear()
     assert await world.revoke(ALICE, uri) == ([uri], {})
     assert not in_repo(world, uri)
+
+
+async def test_the_first_deletion_seen_late_does_not_pass_for_that_of_a_grant_nobody_can_tell_of(
+    world: World,
+) -> None:
+    uri = await world.verification(ALICE)
+    assert await world.revoke(ALICE, uri) == ([uri], {})
+    first = world.pds.revs[ALICE] or ""  # acknowledged, and not seen on the stream yet
+    await world.verification(ALICE, name="Carol Again", indexed=False)
+    world.pds.always["*"] = says(503)
+
+    revoked, failed = await world.revoke(ALICE, uri)
+    assert revoked == []
+    assert failed[uri].startswith("PublishPending: ")
+    await world.show_deletions()
+    record = {
+        "$type": VERIFICATION,
+        "createdAt": CREATED_AT,
+        "subject": CAROL,
+        "handle": "carol.test",
+        "displayName": "Carol Again",
+    }
+    write = Write("create", VERIFICATION, "one", cid_of(record), None, block(record))
+    await world.show(ALICE, world.pds.revs[ALICE] or "", first, write)
+    assert await live(world) == set()
+
+
+async def test_what_is_gone_is_not_said_to_stand_there_because_its_pds_was_silent_for_a_while(
+    world: World,
+) -> None:
+    uri = await world.verification(BOB)  # no session
+    _, failed = await world.revoke(BOB, uri)
+    assert failed[uri].startswith("PublishBlocked: ")
+    await world.erase(uri)
+    assert await world.revoke(BOB, uri) == ([uri], {})
+
+    world.pds.always["*"] = says(503)
+    await world.revoke(BOB, uri)
+    world.pds.always.clear()
+
+    assert await world.revoke(BOB, uri) == ([uri], {})
 
 
 async def test_what_its_issuer_deletes_while_other_records_are_asked_for_is_revoked_for_good(
