@@ -119,6 +119,7 @@ async def follow_the_stream(index: Index) -> None:
     owner = Owner()
     owner.wrote({garden: space(), check: verification()})
     async with index.db.transaction() as tx:
+        await resyncs.refetch_all(tx)  # or a copy of what is known says nothing
         await index.projection.reconcile(tx, owner.copy(), index.now)
 
 
