@@ -1,6 +1,7 @@
 """How each PDS fares: one that fails is left alone for a while, the others are not held up."""
 
 import asyncio
+import math
 import random
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
@@ -79,3 +80,19 @@ class HostHealth:
         while len(self._hosts) > MAX_HOSTS:
             self._hosts.popitem(last=False)
         return state
+
+
+class ClockWatch:
+    """Tells when what waits for a time is not to wait for it. `clock` gives Unix seconds.
+
+    That is at the start, when nobody works any more at what was claimed, and when the clock was
+    set back: the times were taken from it while it was ahead, and are far away now.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._latest = math.inf
+
+    def begins_anew(self) -> bool:
+        before, self._latest = self._latest, self._clock()
+        return self._latest < before - SET_BACK

@@ -6,7 +6,6 @@ word on a record wins. What the copy adds is certainty: from it on, no commit is
 """
 
 import asyncio
-import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from pathlib import Path
 import httpx
 
 from indexer import log, repo_rules
-from indexer.health import SET_BACK, HostHealth
+from indexer.health import ClockWatch, HostHealth
 from indexer.identity import Identity, IdentityError
 from indexer.identity_resolver import IdentityResolver
 from indexer.net import DiskError
@@ -73,7 +72,7 @@ class Resyncer:
         self._health = HostHealth(clock)
         self._hosts = RepoHosts(client, relay_url, self._health, clock)
         self._slots = asyncio.Semaphore(WORKERS)
-        self._latest = math.inf  # when it was looked at the clock, in Unix ms
+        self._watch = ClockWatch(clock)
         self._prefix = f"{db.path.name}-resync-"  # of the files for CARs
 
     async def run(self) -> None:
@@ -83,7 +82,9 @@ class Resyncer:
         async with asyncio.TaskGroup() as group:
             running: dict[str, asyncio.Task[None]] = {}
             while True:
-                await self._heed_clock()
+                if self._watch.begins_anew():
+                    async with self._db.transaction() as tx:
+                        await resyncs.release(tx, self._now())
                 running = {did: task for did, task in running.items() if not task.done()}
                 # Those under way may wait for a slow host: they must not hide the others.
                 limit = SPREAD + len(running)
@@ -91,17 +92,6 @@ class Resyncer:
                     if did not in running and len(running) < MAX_TAKEN:
                         running[did] = group.create_task(self.resync(did))
                 await asyncio.sleep(POLL)
-
-    async def _heed_clock(self) -> None:
-        """Give back what was claimed or put off before the start, or before the clock was set back.
-
-        What waits for a time that is far away now would not be fetched for as long.
-        """
-        now = self._now()
-        if now < self._latest - SET_BACK * 1000:
-            async with self._db.transaction() as tx:
-                await resyncs.release(tx, now)
-        self._latest = now
 
     async def resync(self, did: str) -> None:
         """Make one repo whole, or put it off."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from weakref import WeakValueDictionary
 
 from indexer import log
-from indexer.health import SET_BACK, HostHealth
+from indexer.health import ClockWatch, HostHealth
 from indexer.identity import IdentityError
 from indexer.identity_resolver import IdentityResolver
 from indexer.store import outbox, tombstones
@@ -64,7 +64,7 @@ class Publisher:
         self._wake = asyncio.Event()
         self._nudged: dict[str, None] = {}  # repos, in their order
         self._look_at = -math.inf  # the event loop's time, in seconds
-        self._latest = math.inf  # when it was looked at the clock, in Unix ms
+        self._watch = ClockWatch(clock)
         self._group: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
@@ -74,7 +74,9 @@ class Publisher:
             running: dict[str, asyncio.Task[None]] = {}
             while True:
                 self._wake.clear()
-                await self._heed_clock()
+                if self._watch.begins_anew():
+                    async with self._db.transaction() as tx:
+                        await outbox.release(tx, self._now())
                 running = {did: task for did, task in running.items() if not task.done()}
                 nudged, self._nudged = self._nudged, {}
                 for did in (*await self._due(len(running)), *nudged):
@@ -86,17 +88,6 @@ class Publisher:
                 except TimeoutError:
                     continue
                 await asyncio.sleep(REST)
-
-    async def _heed_clock(self) -> None:
-        """Give back what was claimed or put off before the start, or before the clock was set back.
-
-        What waits for a time that is far away now would not be published for as long.
-        """
-        now = self._now()
-        if now < self._latest - SET_BACK * 1000:
-            async with self._db.transaction() as tx:
-                await outbox.release(tx, now)
-        self._latest = now
 
     async def _due(self, running: int) -> list[str]:
         """Look, but not too often, which repos have something to do."""

@@ -20,7 +20,7 @@ from indexer.config_values import KEY_BYTES
 from indexer.identity import IdentityError
 from indexer.identity_resolver import IdentityResolver
 from indexer.store import audit, outbox, sessions
-from indexer.store.db import Database, Reader, Transaction
+from indexer.store.db import Database, Reader
 from xrpc.pds import PdsClient, PdsError, PdsRefusedError, Tokens
 
 KEEP_ALIVE = 14 * 86_400.0  # seconds; a refresh token that is never used ends after 90 days
@@ -96,10 +96,10 @@ class Sessions:
         """Return the session of an account; raise `NoSessionError` if there is none to use."""
         return await self._get(self._db, did)
 
-    async def is_usable(self, tx: Transaction, did: str) -> bool:
-        """Whether `get` would return a session once this transaction is over."""
+    async def is_usable(self, db: Reader, did: str) -> bool:
+        """Whether `get` would return a session, by what is stored or a transaction is to store."""
         try:
-            await self._get(tx, did)
+            await self._get(db, did)
         except NoSessionError:
             return False
         return True

@@ -15,7 +15,6 @@ from indexer.syntax import is_did, parse_at_uri
 from xrpc.auth import Caller
 from xrpc.pds import PdsError, Target
 from xrpc.services import Call, Services
-from xrpc.sessions import NoSessionError
 
 ANSWER_WITHIN = 8.0  # seconds; a PDS that proxies the call gives up after 10
 ASK_WITHIN = 4.0  # seconds of these for handles, and for repos of records not indexed yet
@@ -197,19 +196,11 @@ async def _seen(
         elif target.uri not in revoked:
             failures[target.uri] = str(answer)
         elif isinstance(answer, _Untold):
-            if await _is_writable(services, target.did):
+            if await services.sessions.is_usable(services.db, target.did):
                 seen[target.uri] = None
             else:  # what is maybe long gone would be said to wait for a login
                 failures[target.uri] = str(answer)
     return seen, failures
-
-
-async def _is_writable(services: Services, did: str) -> bool:
-    try:
-        await services.sessions.get(did)
-    except NoSessionError:
-        return False
-    return True
 
 
 async def _each(
