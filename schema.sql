@@ -30,7 +30,7 @@ create table repos (
     hosting       text    not null default 'active'
                   check (hosting in ('active', 'deactivated', 'suspended', 'takendown', 'deleted',
                                      'inactive')),
-    -- The frame that said so, of a relay or of a replay ("replay <UUID>"): see indexer/repo_rules.py.
+    -- The frame that said so, of a relay or of a replay ("replay <UUID>"): see indexer/rules/repo_rules.py.
     hosting_relay text,
     hosting_seq   integer,
     hosting_time  text,

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from indexer import log
 from indexer.consumer import Consumer
-from indexer.pace import Look, Pace
-from indexer.syntax import parse_datetime
+from indexer.lexicon.syntax import parse_datetime
+from indexer.stream.pace import Look, Pace
 
 LOOK_EVERY = 0.5  # seconds
 TELL_EVERY = 10.0  # seconds

@@ -10,8 +10,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from indexer import log
-from indexer.decode import MAX_SEQ
-from indexer.events import (
+from indexer.proof.verify import is_old_form
+from indexer.prover import Prover
+from indexer.records import Scope
+from indexer.rules.projection import Change, Desynchronize, Projection, turn
+from indexer.store import cursors, repos
+from indexer.store.cursors import Cursor
+from indexer.store.db import Database, Transaction
+from indexer.stream.decode import MAX_SEQ
+from indexer.stream.events import (
     Account,
     Commit,
     Event,
@@ -22,17 +29,10 @@ from indexer.events import (
     StreamError,
     Sync,
 )
-from indexer.firehose import Source
-from indexer.inbox import Inbox
-from indexer.projection import Change, Desynchronize, Projection, turn
-from indexer.prove import Prover
-from indexer.receiver import JOINED_LIVE, OUTDATED_CURSOR, Receiver
-from indexer.records import Scope
-from indexer.stats import Stats
-from indexer.store import cursors, repos
-from indexer.store.cursors import Cursor
-from indexer.store.db import Database, Transaction
-from indexer.verify import is_old_form
+from indexer.stream.firehose import Source
+from indexer.stream.inbox import Inbox
+from indexer.stream.receiver import JOINED_LIVE, OUTDATED_CURSOR, Receiver
+from indexer.stream.stats import Stats
 
 GATHER = 0.05  # seconds that a batch waits for more: a busy stream is written in few commits
 CURSOR_INTERVAL = 0.9  # seconds; with GATHER, the cursor moves at least once a second

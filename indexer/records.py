@@ -11,8 +11,8 @@ from typing import Any, Literal, NamedTuple
 
 import libipld
 
-from indexer.lexicon import LexiconError, Lexicons
-from indexer.syntax import is_did, parse_at_uri, parse_datetime
+from indexer.lexicon.interpreter import LexiconError, Lexicons
+from indexer.lexicon.syntax import is_did, parse_at_uri, parse_datetime
 
 Kind = Literal["space", "invite", "verification"]
 KINDS: tuple[Kind, ...] = ("space", "invite", "verification")

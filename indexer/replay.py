@@ -10,15 +10,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from indexer.consumer import Consumer
-from indexer.decode import MAX_SEQ
-from indexer.firehose import Firehose
-from indexer.prove import Prover
-from indexer.recording import Recording
+from indexer.lexicon.syntax import parse_datetime
+from indexer.prover import Prover
 from indexer.records import Scope
 from indexer.store import cursors
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database, Transaction
-from indexer.syntax import parse_datetime
+from indexer.stream.decode import MAX_SEQ
+from indexer.stream.firehose import Firehose
+from indexer.stream.recording import Recording
 
 REPORT_EVERY = 1.0  # seconds
 IDLE_AFTER = 5.0  # seconds without a frame: the stream has no more to give

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from indexer.lexicon.syntax import parse_datetime
 from indexer.lock import is_running
 from indexer.records import KINDS
 from indexer.store import (
@@ -21,7 +22,6 @@ from indexer.store import (
 from indexer.store.backfills import ALL_REPOS
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database, Row
-from indexer.syntax import parse_datetime
 
 PACE_LASTS = 15.0  # seconds since the cursor moved: then nothing comes, and no pace is true
 _ALL = "*"  # the search through all repos, where the relay can't search by collection

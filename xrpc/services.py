@@ -6,15 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from indexer.config import Settings
-from indexer.identity_resolver import IdentityResolver
+from indexer.config.settings import Settings
+from indexer.identity.resolver import IdentityResolver
 from indexer.records import Scope
 from indexer.store.db import Database
-from xrpc.auth import Caller
-from xrpc.pds import PdsClient
-from xrpc.publisher import Publisher
-from xrpc.sessions import Sessions
-from xrpc.tids import TidClock
+from xrpc.auth.callers import Caller
+from xrpc.publishing.pds import PdsClient
+from xrpc.publishing.publisher import Publisher
+from xrpc.publishing.sessions import Sessions
+from xrpc.publishing.tids import TidClock
 
 
 @dataclass(frozen=True, slots=True)

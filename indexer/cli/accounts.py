@@ -9,11 +9,11 @@ from typing import Any
 import click
 
 from indexer.cli.base import NETWORK, load_settings, network, run_async, setting_options
-from indexer.config import PREFIX, Settings
-from indexer.identity_resolver import IdentityResolver
+from indexer.config.settings import PREFIX, Settings
+from indexer.identity.resolver import IdentityResolver
 from indexer.store.db import Database
-from xrpc.pds import PdsClient
-from xrpc.sessions import NoSessionError, Sessions, Vault
+from xrpc.publishing.pds import PdsClient
+from xrpc.publishing.sessions import NoSessionError, Sessions, Vault
 
 
 @click.command()

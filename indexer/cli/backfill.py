@@ -4,7 +4,6 @@ from typing import Any
 
 import click
 
-from indexer.backfill import BackfillError
 from indexer.cli.base import run_async, setting_options, unix_ms
 from indexer.cli.resync import (
     SETTINGS,
@@ -19,7 +18,8 @@ from indexer.cli.resync import (
     quiet_settings,
     worker,
 )
-from indexer.config import Settings
+from indexer.config.settings import Settings
+from indexer.repos.backfill import BackfillError
 from indexer.store import audit, backfills, daemon, resyncs
 from indexer.store.db import Database
 

@@ -12,18 +12,18 @@ import click
 from httpx import AsyncClient
 
 from indexer import garbage, log
-from indexer.config import PREFIX, ConfigError, Settings
-from indexer.guard import guarded_client
-from indexer.identity import IdentityError
-from indexer.identity_resolver import IdentityResolver
+from indexer.config.settings import PREFIX, ConfigError, Settings
+from indexer.identity.model import IdentityError
+from indexer.identity.resolver import IdentityResolver
 from indexer.lock import LockError
-from indexer.prove import Prover
-from indexer.recording import RecordingError
+from indexer.net.guard import guarded_client
+from indexer.prover import Prover
 from indexer.records import Scope
 from indexer.replay import ReplayError
 from indexer.store.db import DatabaseError
-from xrpc.pds import PdsError
-from xrpc.sessions import NoSessionError
+from indexer.stream.recording import RecordingError
+from xrpc.publishing.pds import PdsError
+from xrpc.publishing.sessions import NoSessionError
 
 _log = log.get("settings")
 

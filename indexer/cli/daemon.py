@@ -11,8 +11,7 @@ from typing import Any
 
 import click
 
-from indexer import backfill, catch_up, log
-from indexer.backfill import Backfiller
+from indexer import catch_up, log
 from indexer.cli.base import (
     ALL,
     CursorType,
@@ -24,25 +23,27 @@ from indexer.cli.base import (
     setting_options,
     unix_ms,
 )
-from indexer.config import PREFIX, ConfigError, Settings
+from indexer.config.settings import PREFIX, ConfigError, Settings
 from indexer.consumer import Consumer, cursor_checkpoint
-from indexer.firehose import Firehose
 from indexer.lock import daemon_lock
 from indexer.records import Scope
-from indexer.resync import Resyncer
-from indexer.stats import Stats
+from indexer.repos import backfill
+from indexer.repos.backfill import Backfiller
+from indexer.repos.resync import Resyncer
 from indexer.store import backfills, cursors, daemon, repos
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database, Transaction
-from xrpc.app import create_app
-from xrpc.auth import ServiceAuth
-from xrpc.counts import Counts
-from xrpc.metrics import Metrics, create_metrics_app
-from xrpc.pds import PdsClient
-from xrpc.publisher import Publisher
-from xrpc.server import Server
+from indexer.stream.firehose import Firehose
+from indexer.stream.stats import Stats
+from xrpc.auth.callers import ServiceAuth
+from xrpc.publishing.pds import PdsClient
+from xrpc.publishing.publisher import Publisher
+from xrpc.publishing.sessions import Sessions, Vault
 from xrpc.services import Services
-from xrpc.sessions import Sessions, Vault
+from xrpc.serving.app import create_app
+from xrpc.serving.counts import Counts
+from xrpc.serving.metrics import Metrics, create_metrics_app
+from xrpc.serving.server import Server
 
 BACKLOG = 512  # connections that wait to be taken
 

@@ -11,11 +11,11 @@ from indexer.cli import records
 from indexer.cli.base import unix_ms
 from indexer.cli.records import RecordType, call_as
 from indexer.cli.resync import plain
+from indexer.lexicon.syntax import parse_at_uri
 from indexer.store import audit, outbox, spaces, tombstones
 from indexer.store import invites as table
-from indexer.syntax import parse_at_uri
-from xrpc import invites as methods
 from xrpc.errors import NotFoundError
+from xrpc.methods import invites as methods
 from xrpc.services import Services
 
 _HASH = re.compile(r"[0-9a-fA-F]{64}")

@@ -10,10 +10,10 @@ import click
 
 from indexer.cli.base import LOG, CursorType, load_settings, run_async, setting_options
 from indexer.cli.progress import showing
-from indexer.config import Settings
-from indexer.firehose import Firehose
-from indexer.recorder import Recorded, Recorder
-from indexer.recording import Writer
+from indexer.config.settings import Settings
+from indexer.stream.firehose import Firehose
+from indexer.stream.recorder import Recorded, Recorder
+from indexer.stream.recording import Writer
 
 SEQS = click.IntRange(min=0, max=2**63 - 1)
 

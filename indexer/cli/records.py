@@ -15,17 +15,23 @@ import click
 
 from indexer.cli.base import NETWORK, make_scope, network, run_async, setting_options
 from indexer.cli.resync import plain, quiet_settings
+from indexer.lexicon.syntax import (
+    format_datetime,
+    is_at_identifier,
+    is_at_uri,
+    is_did,
+    parse_at_uri,
+)
 from indexer.lock import is_running
 from indexer.store import audit, outbox, repos, tombstones
 from indexer.store.db import Database
 from indexer.store.outbox import Deletion
-from indexer.syntax import format_datetime, is_at_identifier, is_at_uri, is_did, parse_at_uri
-from xrpc.auth import Caller
+from xrpc.auth.callers import Caller
 from xrpc.errors import XrpcError
-from xrpc.pds import PdsClient
-from xrpc.publisher import Publisher
+from xrpc.publishing.pds import PdsClient
+from xrpc.publishing.publisher import Publisher
+from xrpc.publishing.sessions import Sessions, Vault
 from xrpc.services import Call, Services
-from xrpc.sessions import Sessions, Vault
 
 MAX_ROWS = 100_000
 

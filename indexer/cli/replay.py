@@ -20,14 +20,14 @@ from indexer.cli.base import (
     setting_options,
 )
 from indexer.cli.progress import showing
-from indexer.config import ConfigError, Settings
-from indexer.firehose import Firehose
-from indexer.recording import Recording
+from indexer.config.settings import ConfigError, Settings
 from indexer.records import Scope
 from indexer.replay import Progress, ReplayError
 from indexer.replay import replay as play
 from indexer.store import backfills, repos
 from indexer.store.db import Database
+from indexer.stream.firehose import Firehose
+from indexer.stream.recording import Recording
 
 
 @click.command("replay")

@@ -11,7 +11,6 @@ from typing import Any
 import click
 
 from indexer import log
-from indexer.backfill import Backfiller, begin
 from indexer.cli.base import (
     COLLECTIONS,
     LOG,
@@ -23,12 +22,13 @@ from indexer.cli.base import (
     setting_options,
     unix_ms,
 )
-from indexer.config import Settings
+from indexer.config.settings import Settings
+from indexer.lexicon.syntax import is_did
 from indexer.lock import daemon_lock, is_running
-from indexer.resync import Resyncer
+from indexer.repos.backfill import Backfiller, begin
+from indexer.repos.resync import Resyncer
 from indexer.store import audit, resyncs
 from indexer.store.db import Database
-from indexer.syntax import is_did
 
 SETTINGS = ("db", "relay", *NETWORK, *COLLECTIONS, *LOG)
 WAIT = 120.0  # seconds

@@ -9,12 +9,12 @@ import click
 from indexer.cli import records
 from indexer.cli.records import AccountType, RecordType, call_as
 from indexer.cli.resync import plain
+from indexer.lexicon.syntax import is_nsid
 from indexer.records import Row, Space
 from indexer.store import all_spaces
 from indexer.store import spaces as table
-from indexer.syntax import is_nsid
-from xrpc import members as member_methods
-from xrpc import spaces as methods
+from xrpc.methods import members as member_methods
+from xrpc.methods import spaces as methods
 from xrpc.services import Services
 
 

@@ -11,14 +11,14 @@ from indexer.cli import records
 from indexer.cli.base import setting_options, unix_ms
 from indexer.cli.records import AccountType, RecordType, call_as
 from indexer.cli.resync import plain
+from indexer.lexicon.syntax import parse_at_uri
 from indexer.store import audit, outbox, tombstones
 from indexer.store import verifications as table
-from indexer.syntax import parse_at_uri
-from xrpc import listing
-from xrpc import verifications as methods
 from xrpc.errors import NotFoundError
+from xrpc.methods import listing
+from xrpc.methods import verifications as methods
+from xrpc.methods.views import ASK_WITHIN, verification_views
 from xrpc.services import Services
-from xrpc.verification_views import ASK_WITHIN, verification_views
 
 # As the lexicon documents of the methods have them.
 MAX_PAGE = 100

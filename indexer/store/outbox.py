@@ -8,8 +8,8 @@ before the PDS has answered, and the later answer then changes nothing.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from indexer.lexicon.syntax import parse_at_uri
 from indexer.store.db import Reader, Transaction, json_list
-from indexer.syntax import parse_at_uri
 
 STATES = ("pending", "sent", "confirmed", "blocked", "dropped")
 UNDONE = ("pending", "sent", "blocked")

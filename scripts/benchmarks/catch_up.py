@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 
-from indexer.syntax import parse_datetime
+from indexer.lexicon.syntax import parse_datetime
 from scripts.benchmarks import stream_corpus, stream_race
 from scripts.benchmarks.base import CACHE, BenchError
 from scripts.benchmarks.daemon import staged

@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
-from indexer.config import PREFIX
+from indexer.config.settings import PREFIX
 from indexer.store import backfills, cursors, repos
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database

@@ -32,7 +32,7 @@ from websockets.http11 import Request
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
-from indexer.syntax import format_datetime
+from indexer.lexicon.syntax import format_datetime
 from scripts.benchmarks.stream_corpus import (
     POOLS,
     SEQ_MARK,

@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 from urllib.parse import urlencode
 
-from indexer.syntax import format_datetime
+from indexer.lexicon.syntax import format_datetime
 from scripts.benchmarks.scale_stage import (
     FEW,
     GARDEN,
@@ -21,7 +21,7 @@ from scripts.benchmarks.scale_stage import (
 )
 from scripts.benchmarks.xrpc_stage import LIST, REVOKE, START, Owner, operators, request
 from tests.unit.frames import VERIFICATION
-from xrpc import page_cursor
+from xrpc.methods import page_cursor
 
 LIST_VERIFICATIONS = "tools.ozone.verification.listVerifications"
 REVOKE_VERIFICATIONS = "tools.ozone.verification.revokeVerifications"

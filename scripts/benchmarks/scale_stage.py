@@ -18,8 +18,8 @@ from indexer.store.migrations import SCHEMA_VERSION, schema
 from scripts.benchmarks.repo_corpus import cached
 from scripts.benchmarks.xrpc_stage import PDS, START, Owner, settings
 from tests.unit.frames import INVITE, VERIFICATION, cid_text, tid
-from xrpc.pds import Tokens
-from xrpc.sessions import Vault
+from xrpc.publishing.pds import Tokens
+from xrpc.publishing.sessions import Vault
 
 EDITION = 3  # of what is made here: another one is made anew
 FEW, MANY = 5, 200  # invites to a space

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import libipld
 
-from indexer.syntax import format_datetime
+from indexer.lexicon.syntax import format_datetime
 from scripts.benchmarks.repo_corpus import (
     OURS,
     START,

@@ -20,13 +20,13 @@ import libipld
 from indexer import garbage, log
 from indexer.cli.daemon import daemon_checkpoint
 from indexer.consumer import Checkpoint, Consumer
-from indexer.firehose import Firehose
-from indexer.identity_resolver import IdentityResolver
-from indexer.prove import Prover
-from indexer.stats import Stats
+from indexer.identity.resolver import IdentityResolver
+from indexer.prover import Prover
 from indexer.store import cursors, repos
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database, Transaction
+from indexer.stream.firehose import Firehose
+from indexer.stream.stats import Stats
 from scripts.benchmarks.relay import BASE
 from scripts.benchmarks.stream_corpus import StreamCorpus, load
 from scripts.benchmarks.usage import Clock, memory

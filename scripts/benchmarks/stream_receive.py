@@ -10,8 +10,8 @@ import sys
 import libipld
 from websockets.asyncio.client import connect
 
-from indexer.firehose import subscribe_url
-from indexer.transport import MAX_FRAME
+from indexer.stream.firehose import subscribe_url
+from indexer.stream.transport import MAX_FRAME
 from scripts.benchmarks.relay import BASE
 from scripts.benchmarks.usage import Clock, memory
 

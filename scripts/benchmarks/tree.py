@@ -3,7 +3,7 @@
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Mapping
 
-from indexer.mst_node import height
+from indexer.proof.mst_node import height
 from tests.unit.frames import block, cid_of
 
 _END = b"\xff"  # behind every key

@@ -18,17 +18,17 @@ import httpx
 
 from indexer import garbage, log
 from indexer.consumer import Consumer, cursor_checkpoint
-from indexer.decode import decode
-from indexer.events import Commit, VerifiedCommit
-from indexer.firehose import Firehose
-from indexer.identity_resolver import IdentityResolver
-from indexer.projection import Projection
-from indexer.prove import Prover
-from indexer.repo import read_repo
+from indexer.identity.resolver import IdentityResolver
+from indexer.proof.repo import read_repo
+from indexer.proof.verify import verify_commit
+from indexer.prover import Prover
+from indexer.rules.projection import Projection
 from indexer.store import cursors, invites, repos, spaces, verifications
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database, Transaction
-from indexer.verify import verify_commit
+from indexer.stream.decode import decode
+from indexer.stream.events import Commit, VerifiedCommit
+from indexer.stream.firehose import Firehose
 from scripts.benchmarks.repo_corpus import Corpus, Repo, load
 from scripts.benchmarks.usage import Clock, memory
 from tests.unit.frames import SCOPE

@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from indexer.config import PREFIX
+from indexer.config.settings import PREFIX
 from scripts.benchmarks.base import ROOT, BenchError
 from scripts.benchmarks.cores import BESIDE, MEASURED, on
 from scripts.benchmarks.xrpc_client import BadAnswerError, Took, as_fast_as_possible, at_a_pace
-from xrpc.publisher import REST
+from xrpc.publishing.publisher import REST
 
 CONNECTIONS = 32  # at once
 START_TIMEOUT = 60.0  # seconds

@@ -16,15 +16,15 @@ from urllib.parse import quote
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from indexer.config import Settings
+from indexer.config.settings import Settings
 from indexer.records import Invite, Row, Space
 from indexer.store import invites, repos, sessions, spaces
 from indexer.store.db import Database, Transaction
 from indexer.store.repos import Repo
 from tests.unit.frames import INVITE, SPACE, cid_text, tid
 from tests.unit.keys import K256, Key, document, jwt, service
-from xrpc.pds import Tokens
-from xrpc.sessions import Vault
+from xrpc.publishing.pds import Tokens
+from xrpc.publishing.sessions import Vault
 
 LIST, REVOKE = "rsvp.atmo.space.invite.list", "rsvp.atmo.space.invite.revoke"
 PDS = "https://pds.example"

@@ -29,21 +29,21 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from indexer import garbage, log
 from indexer.cli.base import make_scope
-from indexer.config import Settings
-from indexer.identity_resolver import IdentityResolver
-from indexer.stats import Stats
+from indexer.config.settings import Settings
+from indexer.identity.resolver import IdentityResolver
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database
+from indexer.stream.stats import Stats
 from scripts.benchmarks.xrpc_stage import answer, settings
-from xrpc.app import create_app
-from xrpc.auth import ServiceAuth
-from xrpc.counts import Counts
-from xrpc.metrics import Metrics
-from xrpc.pds import PdsClient
-from xrpc.publisher import Publisher
-from xrpc.server import Server
+from xrpc.auth.callers import ServiceAuth
+from xrpc.publishing.pds import PdsClient
+from xrpc.publishing.publisher import Publisher
+from xrpc.publishing.sessions import Sessions, Vault
 from xrpc.services import Services
-from xrpc.sessions import Sessions, Vault
+from xrpc.serving.app import create_app
+from xrpc.serving.counts import Counts
+from xrpc.serving.metrics import Metrics
+from xrpc.serving.server import Server
 
 
 @dataclass

@@ -9,9 +9,9 @@ import dns.asyncresolver
 import httpx
 import pytest
 
-from indexer.guard import guarded_client
-from indexer.identity import IdentityError
-from indexer.identity_resolver import IdentityResolver
+from indexer.identity.model import IdentityError
+from indexer.identity.resolver import IdentityResolver
+from indexer.net.guard import guarded_client
 from tests.unit.http_host import Host, hosting, http
 from tests.unit.keys import Key, document
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import libipld
 
-from indexer.decode import CID_PREFIX
-from indexer.identity import Identity
-from indexer.mst_node import height
-from indexer.prove import Prover
+from indexer.identity.model import Identity
+from indexer.proof.mst_node import height
+from indexer.prover import Prover
 from indexer.records import Scope
+from indexer.stream.decode import CID_PREFIX
 from tests.unit.keys import Key
 
 SPACE = "rsvp.atmo.space"

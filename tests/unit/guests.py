@@ -4,7 +4,7 @@ from typing import Any
 
 import httpx
 
-from indexer.events import Account
+from indexer.stream.events import Account
 from tests.unit.world import World, did
 from xrpc.tokens import hash_of
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from indexer.guard import FetchError, guarded_client
+from indexer.net.guard import FetchError, guarded_client
 
 Reply = Callable[[str, asyncio.StreamWriter], Awaitable[None]]
 

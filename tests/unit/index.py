@@ -6,17 +6,17 @@ from itertools import count, repeat
 from pathlib import Path
 from typing import Any
 
-from indexer.events import Account, Action, Rejected, VerifiedCommit, VerifiedSync, Write
-from indexer.projection import Change, Projection
+from indexer.lexicon.syntax import parse_at_uri
+from indexer.rules.projection import Change, Projection
 from indexer.store import invite_tokens, members, outbox, spaces, tombstones
 from indexer.store.db import Database
 from indexer.store.members import Member
-from indexer.syntax import parse_at_uri
+from indexer.stream.events import Account, Action, Rejected, VerifiedCommit, VerifiedSync, Write
 from tests.unit.frames import ALICE, NOW, SCOPE, TIME, block, cid_text, hash_of, tid
-from xrpc.invites import lay_tombstones as revoke_token
-from xrpc.pds import Target
-from xrpc.verifications import _lay_tombstones as revoke_records
-from xrpc.verifications import _Seen
+from xrpc.methods.invites import lay_tombstones as revoke_token
+from xrpc.methods.verifications import _lay_tombstones as revoke_records
+from xrpc.methods.verifications import _Seen
+from xrpc.publishing.pds import Target
 
 RELAY = "relay.test"
 TABLES = ["repos", "spaces", "invites", "untrusted_invites", "verifications"]

@@ -5,10 +5,10 @@ from typing import Any
 
 import libipld
 
-from indexer.decode import decode
-from indexer.events import Commit, VerifiedCommit
-from indexer.repo import Contents
-from indexer.verify import verify_commit
+from indexer.proof.repo import Contents
+from indexer.proof.verify import verify_commit
+from indexer.stream.decode import decode
+from indexer.stream.events import Commit, VerifiedCommit
 from tests.unit.frames import (
     ALICE,
     COLLECTIONS,

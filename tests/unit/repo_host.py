@@ -13,9 +13,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 
-from indexer.guard import guarded_client
-from indexer.identity_resolver import IdentityResolver
-from indexer.resync import Resyncer
+from indexer.identity.resolver import IdentityResolver
+from indexer.net.guard import guarded_client
+from indexer.repos.resync import Resyncer
 from tests.unit.directory import Directory
 from tests.unit.frames import NOW, SCOPE
 from tests.unit.http_host import Host, hosting, http

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from indexer.events import Write
+from indexer.stream.events import Write
 from tests.unit.fake_pds import cid_of
 from tests.unit.frames import block
 from tests.unit.world import (
@@ -23,9 +23,9 @@ from tests.unit.world import (
     World,
     make_world,
 )
-from xrpc import endpoint as module
-from xrpc import server as http_server
-from xrpc.methods import METHODS, Method
+from xrpc.methods.table import METHODS, Method
+from xrpc.serving import endpoint as module
+from xrpc.serving import server as http_server
 
 LIST_SPACES = "rsvp.atmo.space.listSpaces"
 MAX_BODY = 256_000  # bytes

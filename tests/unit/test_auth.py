@@ -12,18 +12,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from indexer.guard import guarded_client
-from indexer.identity import Identity, IdentityError
-from indexer.identity_resolver import IdentityResolver
-from indexer.prove import Prover
+from indexer.identity.model import Identity, IdentityError
+from indexer.identity.resolver import IdentityResolver
+from indexer.net.guard import guarded_client
+from indexer.prover import Prover
 from tests.unit.directory import Directory, many_dids
 from tests.unit.http_host import Host, hosting, http
 from tests.unit.keys import Key, b64, document, jwt
-from xrpc import auth as module
-from xrpc import service_jwt
-from xrpc.auth import Caller, ServiceAuth
+from xrpc.auth import callers as module
+from xrpc.auth import service_jwt
+from xrpc.auth.callers import Caller, ServiceAuth
+from xrpc.auth.used_tokens import UsedTokens
 from xrpc.errors import AuthRequiredError, XrpcError
-from xrpc.used_tokens import UsedTokens
 
 NOW = 1_800_000_000.5  # Unix seconds
 METHOD = "rsvp.atmo.space.invite.revoke"

@@ -16,20 +16,20 @@ import pytest
 import structlog
 from click.testing import CliRunner, Result
 
-from indexer import health
-from indexer.backfill import ALL, BY_COLLECTION, PAGE, Backfiller, BackfillError, begin
 from indexer.cli import main
 from indexer.cli.daemon import _start
 from indexer.cli.resync import Progress, _line
-from indexer.config import Settings
-from indexer.events import Account
-from indexer.guard import guarded_client
+from indexer.config.settings import Settings
 from indexer.lock import daemon_lock
-from indexer.projection import Desynchronize, Projection
+from indexer.net import health
+from indexer.net.guard import guarded_client
+from indexer.repos.backfill import ALL, BY_COLLECTION, PAGE, Backfiller, BackfillError, begin
+from indexer.rules.projection import Desynchronize, Projection
 from indexer.store import backfills, cursors, repos, resyncs
 from indexer.store import daemon as daemons
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database, Transaction
+from indexer.stream.events import Account
 from tests.unit.frames import COLLECTIONS, INVITE, NOW, SCOPE, SPACE, VERIFICATION
 from tests.unit.http_host import Host, hosting, http
 from tests.unit.test_cli import logging_kept
@@ -424,7 +424,7 @@ async def test_pages_that_go_round_in_a_circle_are_left(
 async def test_pages_without_end_are_left(
     db: Database, client: httpx.AsyncClient, relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("indexer.backfill.MAX_PAGES", 5)
+    monkeypatch.setattr("indexer.repos.backfill.MAX_PAGES", 5)
     await begun(db, SPACE)
     relay.answers.extend(page([], str(number)) for number in range(100))
     with pytest.raises(BackfillError, match="no end"):

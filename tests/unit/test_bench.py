@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from indexer.decode import decode
-from indexer.events import Commit, Rejected, VerifiedCommit
-from indexer.repo import read_repo
-from indexer.verify import verify_commit
+from indexer.proof.repo import read_repo
+from indexer.proof.verify import verify_commit
+from indexer.stream.decode import decode
+from indexer.stream.events import Commit, Rejected, VerifiedCommit
 from scripts.benchmarks import repo_corpus
 from scripts.benchmarks.repo_corpus import Corpus, Size
 from tests.unit.frames import COLLECTIONS, SCOPE, VERIFICATION

@@ -14,8 +14,8 @@ import libipld
 import pytest
 from websockets.asyncio.client import connect
 
-from indexer.firehose import subscribe_url
-from indexer.syntax import parse_datetime
+from indexer.lexicon.syntax import parse_datetime
+from indexer.stream.firehose import subscribe_url
 from scripts.benchmarks import catch_up, fresh, memory, stream_corpus, usage
 from scripts.benchmarks.base import BenchError
 from scripts.benchmarks.catch_up import Said

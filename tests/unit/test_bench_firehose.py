@@ -14,10 +14,10 @@ import libipld
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
-from indexer.decode import decode
-from indexer.events import Account, Commit, Identity, VerifiedCommit
-from indexer.firehose import MAX_FRAME, subscribe_url
-from indexer.verify import verify_commit
+from indexer.proof.verify import verify_commit
+from indexer.stream.decode import decode
+from indexer.stream.events import Account, Commit, Identity, VerifiedCommit
+from indexer.stream.firehose import MAX_FRAME, subscribe_url
 from scripts.benchmarks import stream_corpus
 from scripts.benchmarks.base import SYNC, BenchError
 from scripts.benchmarks.firehose import Amount, measure, plan_of, report

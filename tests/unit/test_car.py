@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexer.car import MAX_BLOCK, BadBlock, BadCar, read_car
+from indexer.proof.car import MAX_BLOCK, BadBlock, BadCar, read_car
 from tests.unit.frames import block, car, cid_of, section, varint
 
 ONE, TWO = block({"a": 1}), block({"b": 2})

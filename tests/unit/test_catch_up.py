@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 from indexer import catch_up as module
 from indexer.catch_up import watch
 from indexer.consumer import Consumer
-from indexer.pace import QUIET
 from indexer.store.cursors import Cursor
+from indexer.stream.pace import QUIET
 from tests.unit.world import FakeStream
 
 NOW = 1_800_000_000.0  # Unix seconds

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from indexer.recording import Writer
+from indexer.stream.recording import Writer
 from tests.unit.frames import VERIFICATION, Author, identity_frame, verification
 from tests.unit.test_cli import rescind
 from tests.unit.world import World, make_world

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from indexer.config import ConfigError, Settings
+from indexer.config.settings import ConfigError, Settings
 
 DID = "did:plc:" + "a" * 24
 SECRET = "hunter2hunter2"

@@ -13,15 +13,15 @@ from structlog.testing import capture_logs
 from websockets.asyncio.server import ServerConnection
 
 from indexer import consumer as module
-from indexer import firehose, inbox
 from indexer.consumer import Consumer, cursor_checkpoint
-from indexer.firehose import Firehose
-from indexer.projection import TURN
-from indexer.prove import Prover
-from indexer.receiver import FAR_AHEAD
+from indexer.prover import Prover
+from indexer.rules.projection import TURN
 from indexer.store import cursors, daemon, repos
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database, DatabaseError
+from indexer.stream import firehose, inbox
+from indexer.stream.firehose import Firehose
+from indexer.stream.receiver import FAR_AHEAD
 from tests.unit.frames import (
     ALICE,
     BOB,

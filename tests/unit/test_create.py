@@ -12,13 +12,14 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from indexer.events import Account
-from indexer.syntax import format_datetime, is_tid, tid_time
+from indexer.lexicon.syntax import format_datetime, is_tid, tid_time
+from indexer.stream.events import Account
 from tests.unit.fake_pds import APPLY, GET, REFRESH, drop, hang, raw, says
 from tests.unit.keys import document
 from tests.unit.world import ALICE, BOB, INVITE, KEY, NOW, SPACE, STRANGER, World, make_world
-from xrpc import creating, publisher, sessions
-from xrpc.tids import TidClock
+from xrpc.methods import creating
+from xrpc.publishing import publisher, sessions
+from xrpc.publishing.tids import TidClock
 
 CREATE_SPACE = "rsvp.atmo.space.createSpace"
 CREATE_INVITE = "rsvp.atmo.space.invite.create"

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from indexer.decode import MAX_OPS, UndecodableFrame, decode
-from indexer.events import (
+from indexer.stream.decode import MAX_OPS, UndecodableFrame, decode
+from indexer.stream.events import (
     Account,
     Commit,
     Event,

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer import did_document as module
-from indexer.did_document import parse_document
-from indexer.identity import Identity, IdentityError
+from indexer.identity import did_document as module
+from indexer.identity.did_document import parse_document
+from indexer.identity.model import Identity, IdentityError
 from tests.unit.directory import DID, KEY, OTHER
 from tests.unit.keys import Key, document, method, service
 

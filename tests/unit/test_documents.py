@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from indexer import syntax
-from indexer.lexicon import Lexicons
+from indexer.lexicon import syntax
+from indexer.lexicon.interpreter import Lexicons
 from tests.unit.lexicon_cases import DOCUMENTS, Document, example, methods
 from tests.unit.lexicon_texts import FORMATS
 from tests.unit.method_cases import CASES
-from xrpc.methods import METHODS
+from xrpc.methods.table import METHODS
 
 LEXICONS = Lexicons.load(files("xrpc") / "lexicons")
 

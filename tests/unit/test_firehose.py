@@ -10,8 +10,15 @@ from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Response
 
-from indexer import firehose as module
-from indexer.firehose import MAX_DELAY, MAX_FRAME, Connection, Firehose, delays, subscribe_url
+from indexer.stream import firehose as module
+from indexer.stream.firehose import (
+    MAX_DELAY,
+    MAX_FRAME,
+    Connection,
+    Firehose,
+    delays,
+    subscribe_url,
+)
 from tests.unit.relay import Relay, breaking, hanging, refusal, relaying, sending, text
 
 BIG = bytes(MAX_FRAME + 1)

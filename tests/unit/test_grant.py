@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
+from indexer.lexicon.syntax import format_datetime, is_tid
 from indexer.records import MAX_DISPLAY_NAME
-from indexer.syntax import format_datetime, is_tid
 from tests.unit.fake_pds import APPLY, REFRESH, drop, hang, says
 from tests.unit.world import (
     ALICE,
@@ -24,7 +24,8 @@ from tests.unit.world import (
     eventually,
     make_world,
 )
-from xrpc import creating, publisher
+from xrpc.methods import creating
+from xrpc.publishing import publisher
 
 GRANT = "tools.ozone.verification.grantVerifications"
 VERIFIER = did("verifier")

@@ -17,11 +17,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from indexer import guard, public_addresses
 from indexer.cli.base import network
-from indexer.config import Settings
-from indexer.guard import FetchError, guarded_client
-from indexer.net import fetch
+from indexer.config.settings import Settings
+from indexer.net import guard, public_addresses
+from indexer.net.guard import FetchError, guarded_client
+from indexer.net.requests import fetch
 from tests.unit.http_host import (
     constant,
     hosting,
@@ -299,8 +299,8 @@ async def test_a_host_that_the_operator_chose_is_judged_like_any_other(
 def test_a_process_that_ends_does_not_wait_for_a_name_that_hangs() -> None:
     program = """
 import asyncio, socket, time
-from indexer.guard import FetchError, guarded_client
-from indexer.net import fetch
+from indexer.net.guard import FetchError, guarded_client
+from indexer.net.requests import fetch
 
 socket.getaddrinfo = lambda *_, **__: time.sleep(30)
 

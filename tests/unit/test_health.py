@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from indexer import health as module
-from indexer.health import FIRST_DELAY, MAX_CALLS, MAX_DELAY, HostHealth
+from indexer.net import health as module
+from indexer.net.health import FIRST_DELAY, MAX_CALLS, MAX_DELAY, HostHealth
 
 
 class Clock:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from indexer.stats import Stats
 from indexer.store.cursors import Cursor
+from indexer.stream.stats import Stats
 from tests.unit.world import NOW, FakeStream, World, make_world
-from xrpc.health import examine, lag
+from xrpc.serving.health import examine, lag
 
 MAX_LAG = 60.0
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from indexer.events import Rejected
-from indexer.projection import Change, Desynchronize, Projection
-from indexer.repo_rules import time_of_answer
+from indexer.lexicon.syntax import format_datetime
+from indexer.rules.projection import Change, Desynchronize, Projection
+from indexer.rules.repo_rules import time_of_answer
 from indexer.store import repos, resyncs
-from indexer.syntax import format_datetime
+from indexer.stream.events import Rejected
 from tests.unit.frames import ALICE, BOB, NOW, SCOPE, SPACE, VERIFICATION, space, verification
 from tests.unit.index import RELAY, Index, Repo, opened
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from indexer import identity_cache, identity_resolver
-from indexer.identity_cache import FAILURE, REFRESH_PAUSE
-from indexer.identity_resolver import FRESH, STALE, IdentityResolver
+from indexer.identity import cache as identity_cache
+from indexer.identity import resolver as identity_resolver
+from indexer.identity.cache import FAILURE, REFRESH_PAUSE
+from indexer.identity.resolver import FRESH, STALE, IdentityResolver
 from tests.unit.directory import DID, KEY, OTHER, Network, failure, network
 from tests.unit.http_host import constant, hosting, http
 from tests.unit.keys import Key, document

@@ -13,9 +13,9 @@ import dns.message
 import dns.rrset
 import pytest
 
-from indexer import identity_resolver as module
-from indexer.guard import guarded_client
-from indexer.identity_resolver import IdentityResolver
+from indexer.identity import resolver as module
+from indexer.identity.resolver import IdentityResolver
+from indexer.net.guard import guarded_client
 from tests.unit.directory import DID, KEY, OTHER, Network, failure, network, resolver_at
 from tests.unit.http_host import Reply, constant, hosting, http, names, redirect, tls
 from tests.unit.keys import document

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from indexer import inbox as module
-from indexer.events import Commit, Event, Identity, Info, Op
-from indexer.inbox import Batch, Inbox
 from indexer.store.cursors import Cursor
+from indexer.stream import inbox as module
+from indexer.stream.events import Commit, Event, Identity, Info, Op
+from indexer.stream.inbox import Batch, Inbox
 from tests.unit.frames import ALICE, VERIFICATION, tid
 
 

@@ -14,7 +14,7 @@ from indexer.store.db import Database
 from indexer.store.invite_tokens import created_as, first_space
 from tests.unit.guests import HASH, LIST_INVITES, redeem, said
 from tests.unit.world import ALICE, BOB, CREATED_AT, REVOKE_INVITE, SPACE, World, make_world
-from xrpc import invites
+from xrpc.methods import invites
 
 CREATED_MS = 1_767_225_600_000
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from indexer.events import Account
+from indexer.stream.events import Account
 from tests.unit.fake_pds import APPLY, DELETE, drop, hang, says
 from tests.unit.guests import LIST_INVITES, may_see, said
 from tests.unit.world import (
@@ -25,8 +25,9 @@ from tests.unit.world import (
     eventually,
     make_world,
 )
-from xrpc import creating, publisher
-from xrpc.methods import METHODS, Method
+from xrpc.methods import creating
+from xrpc.methods.table import METHODS, Method
+from xrpc.publishing import publisher
 from xrpc.tokens import hash_of
 
 CREATE_INVITE = "rsvp.atmo.space.invite.create"

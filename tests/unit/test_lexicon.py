@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexer.lexicon import MAX_DEPTH, LexiconError, Lexicons
-from indexer.syntax import FORMATS
+from indexer.lexicon.interpreter import MAX_DEPTH, LexiconError, Lexicons
+from indexer.lexicon.syntax import FORMATS
 
 VECTORS = Path(__file__).parents[2].parent / "shared" / "fixtures" / "interop"
 OURS = Lexicons.load(files("indexer") / "lexicons", files("xrpc") / "lexicons")

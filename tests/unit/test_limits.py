@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer.config import Settings
+from indexer.config.settings import Settings
 from tests.unit.guests import LIST_SPACES
 from tests.unit.world import (
     ALICE,
@@ -26,10 +26,10 @@ from tests.unit.world import (
     eventually,
     make_world,
 )
-from xrpc.addresses import Addresses
 from xrpc.errors import AuthRequiredError, NotEnoughResourcesError, RateLimitExceededError
-from xrpc.limits import Buckets, Limits, Rate
-from xrpc.methods import METHODS, Method
+from xrpc.methods.table import METHODS, Method
+from xrpc.serving.addresses import Addresses
+from xrpc.serving.limits import Buckets, Limits, Rate
 
 EMPTY: dict[str, Any] = {"revokedVerifications": [], "failedRevocations": []}
 PATH = f"/xrpc/{REVOKE_VERIFICATIONS}"
@@ -382,7 +382,7 @@ async def test_one_caller_can_not_have_all_calls(world: World, gate: Gate) -> No
 async def test_too_many_calls_at_once_are_refused_as_json(
     world: World, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("xrpc.limits.PARTS", 1)
+    monkeypatch.setattr("xrpc.serving.limits.PARTS", 1)
     async with world.serving():
         async with asyncio.TaskGroup() as tasks:
             for caller, calls in ((ALICE, 3), (BOB, 3), (CAROL, 2)):

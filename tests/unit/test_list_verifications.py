@@ -13,13 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from indexer.events import Account
+from indexer.lexicon.syntax import format_datetime
 from indexer.records import Row, Verification
 from indexer.store import repos, verifications
 from indexer.store.db import Database
 from indexer.store.repos import Repo
 from indexer.store.verifications import Span
-from indexer.syntax import format_datetime
+from indexer.stream.events import Account
 from tests.unit.world import (
     ALICE,
     BOB,
@@ -32,9 +32,10 @@ from tests.unit.world import (
     did,
     make_world,
 )
-from xrpc import listing, page_cursor, publisher
 from xrpc.errors import InvalidRequestError
-from xrpc.listing import END, FIRST
+from xrpc.methods import listing, page_cursor
+from xrpc.methods.listing import END, FIRST
+from xrpc.publishing import publisher
 
 LIST = "tools.ozone.verification.listVerifications"
 DAVE = did("dave")

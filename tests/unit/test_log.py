@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from indexer import log
-from indexer.config import Settings
+from indexer.config.settings import Settings
 
 JWT = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhIn0.c2lnbmF0dXJl"
 APP_PASSWORD = "abcd-ef12-gh34-ijkl"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from indexer.events import Write
+from indexer.stream.events import Write
 from tests.unit.fake_pds import Clock, cid_of, tid
 from tests.unit.guests import (
     HASH,

@@ -12,12 +12,12 @@ import pytest
 import pytest_asyncio
 from structlog.testing import capture_logs
 
-from indexer.lexicon import Lexicons
+from indexer.lexicon.interpreter import Lexicons
 from tests.unit.lexicon_cases import Document, Edge, Fault, example
 from tests.unit.method_cases import CASES, Asked
 from tests.unit.world import ALICE, BOB, CAROL, STRANGER, World, make_world
-from xrpc import publisher
-from xrpc.methods import METHODS, Method
+from xrpc.methods.table import METHODS, Method
+from xrpc.publishing import publisher
 from xrpc.services import Call, Services
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

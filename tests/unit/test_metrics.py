@@ -10,11 +10,11 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from indexer.pace import Look, Pace
-from indexer.stats import Distribution
 from indexer.store import tombstones
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database
+from indexer.stream.pace import Look, Pace
+from indexer.stream.stats import Distribution
 from tests.unit.world import (
     ALICE,
     BOB,
@@ -24,8 +24,8 @@ from tests.unit.world import (
     World,
     make_world,
 )
-from xrpc import metrics as module
-from xrpc.metrics import Metrics, create_metrics_app
+from xrpc.serving import metrics as module
+from xrpc.serving.metrics import Metrics, create_metrics_app
 
 HASH = "ab" * 32
 Samples = dict[str, dict[tuple[str, ...], float]]

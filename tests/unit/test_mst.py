@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer import mst_node
-from indexer.events import Op
-from indexer.mst import MissingBlock, Tree, invert
-from indexer.mst_node import EMPTY_ROOT, MAX_SPLICES, BadTree, common_prefix, height
+from indexer.proof import mst_node
+from indexer.proof.mst import MissingBlock, Tree, invert
+from indexer.proof.mst_node import EMPTY_ROOT, MAX_SPLICES, BadTree, common_prefix, height
+from indexer.stream.events import Op
 from tests.unit.frames import block, cid_of, tree
 
 INTEROP = Path(__file__).parents[3] / "shared" / "fixtures" / "interop"

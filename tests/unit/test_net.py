@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexer import guard, net
-from indexer.guard import FetchError, guarded_client
-from indexer.net import (
+from indexer.net import guard
+from indexer.net import requests as net
+from indexer.net.guard import FetchError, guarded_client
+from indexer.net.requests import (
     Answer,
     DiskError,
     download,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from indexer.pace import BEHIND, LIVE, LOOKS, QUIET, WINDOW, Look, Pace
+from indexer.stream.pace import BEHIND, LIVE, LOOKS, QUIET, WINDOW, Look, Pace
 
 NOW = 1_800_000_000.0  # Unix seconds
 EVERY = 0.5  # seconds

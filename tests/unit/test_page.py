@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from indexer.config import Settings
+from indexer.config.settings import Settings
 from tests.unit.world import REVOKE_INVITE, World, make_world
-from xrpc.methods import METHODS
-from xrpc.page import render
+from xrpc.methods.table import METHODS
+from xrpc.serving.page import render
 
 
 class Page(HTMLParser):

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from indexer.guard import guarded_client
+from indexer.net.guard import guarded_client
 from tests.unit.fake_pds import (
     APPLY,
     DELETE,
@@ -27,8 +27,8 @@ from tests.unit.fake_pds import (
     says,
 )
 from tests.unit.world import ALICE, VERIFICATION
-from xrpc import pds as module
-from xrpc.pds import (
+from xrpc.publishing import pds as module
+from xrpc.publishing.pds import (
     PdsClient,
     PdsError,
     PdsRefusedError,

@@ -9,14 +9,14 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from indexer import backfill
 from indexer.cli.daemon import daemon_checkpoint
-from indexer.projection import Desynchronize
-from indexer.stats import Stats
+from indexer.repos import backfill
+from indexer.rules.projection import Desynchronize
 from indexer.store import backfills, cursors, daemon, invites, outbox, repos, resyncs, sessions
 from indexer.store.backfills import ALL_REPOS, Search
 from indexer.store.cursors import Cursor
 from indexer.store.db import Transaction
+from indexer.stream.stats import Stats
 from tests.unit import world as worlds
 from tests.unit.frames import (
     ALICE,
@@ -35,8 +35,8 @@ from tests.unit.method_cases import CASES, Asked
 from tests.unit.owner import Owner
 from tests.unit.plans import Statements, functions_of_the_store, growing, recording
 from tests.unit.test_methods import DESCRIBED, Service, serving
-from xrpc import publisher
-from xrpc.methods import METHODS
+from xrpc.methods.table import METHODS
+from xrpc.publishing import publisher
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

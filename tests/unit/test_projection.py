@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from indexer import projection
-from indexer.events import Account
-from indexer.projection import Change, Desynchronize, Projection
+from indexer.rules import projection
+from indexer.rules.projection import Change, Desynchronize, Projection
 from indexer.store import invites, spaces, verifications
+from indexer.stream.events import Account
 from tests.unit.frames import (
     ALICE,
     BOB,
@@ -32,7 +32,7 @@ from tests.unit.frames import (
     verification,
 )
 from tests.unit.index import RELAY, Index, Repo, opened
-from xrpc.verifications import _Seen
+from xrpc.methods.verifications import _Seen
 
 GARDEN = f"{SPACE}/garden"
 GARDEN_URI = f"at://{ALICE}/{GARDEN}"

@@ -18,7 +18,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from indexer.projection import Change, Desynchronize
+from indexer.rules.projection import Change, Desynchronize
 from tests.unit.frames import (
     ALICE,
     BOB,
@@ -33,7 +33,7 @@ from tests.unit.frames import (
 )
 from tests.unit.index import Index, Repo, opened
 from xrpc.errors import NotFoundError
-from xrpc.verifications import _Seen
+from xrpc.methods.verifications import _Seen
 
 GARDENS = [f"at://{did}/{SPACE}/garden" for did in (ALICE, BOB)]
 TOKENS = [(uri, token) for uri in GARDENS for token in ("x", "y")]

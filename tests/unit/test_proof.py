@@ -7,9 +7,9 @@ from random import Random
 
 import pytest
 
-from indexer.decode import UndecodableFrame, decode
-from indexer.events import Commit, Rejected, Sync, VerifiedCommit, VerifiedSync
-from indexer.verify import verify_commit, verify_sync
+from indexer.proof.verify import verify_commit, verify_sync
+from indexer.stream.decode import UndecodableFrame, decode
+from indexer.stream.events import Commit, Rejected, Sync, VerifiedCommit, VerifiedSync
 from tests.unit.frames import COLLECTIONS, NOW
 from tests.unit.keys import Key
 from tests.vectors import RepoVectors, load

@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
-from indexer import identity_cache, identity_resolver, prove
-from indexer.decode import decode
-from indexer.events import Commit, Rejected, Sync, VerifiedCommit, VerifiedSync
-from indexer.identity_cache import FAILURE, REFRESH_PAUSE
-from indexer.identity_resolver import FRESH
-from indexer.prove import Prover
+from indexer import prover as module
+from indexer.identity import cache as identity_cache
+from indexer.identity import resolver as identity_resolver
+from indexer.identity.cache import FAILURE, REFRESH_PAUSE
+from indexer.identity.resolver import FRESH
+from indexer.prover import Prover
+from indexer.stream.decode import decode
+from indexer.stream.events import Commit, Rejected, Sync, VerifiedCommit, VerifiedSync
 from tests.unit.directory import Network, many_dids, network
 from tests.unit.frames import ALICE, BOB, COLLECTIONS, NOW, VERIFICATION, frame, verification
 from tests.unit.http_host import hosting, names, silence
@@ -252,7 +254,7 @@ async def test_hosts_that_hang_hold_up_a_batch_for_a_while_and_not_for_each_even
     network.plc.register(dids, OLD)
     events = [Owner(did, NEW).said({CHECK: verification()}) for did in dids]
     with monkeypatch.context() as patch:
-        patch.setattr(prove, "PATIENCE", 0.5)
+        patch.setattr(module, "PATIENCE", 0.5)
         await prover.learn(dids)
         network.plc.open.clear()  # from now on each question waits
         patch.setattr(identity_resolver, "DEADLINE", 0.2)
@@ -292,7 +294,7 @@ async def test_a_key_that_could_not_be_asked_for_in_time_is_not_remembered_as_a_
     events = [Owner(did, OLD).said({CHECK: verification()}) for did in dids]
     network.plc.pause = 0.2
     with monkeypatch.context() as patch:
-        patch.setattr(prove, "PATIENCE", 0.7)
+        patch.setattr(module, "PATIENCE", 0.7)
         started = time.monotonic()
         await prover.learn(dids)
         changes = [await prover.prove(event, NOW) for event in events]
@@ -314,7 +316,7 @@ async def test_hosts_of_strangers_that_hang_keep_no_key_of_the_directory_waiting
     names: dict[str, list[tuple[str, int]]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(prove, "PATIENCE_WEB", 1.0)
+    monkeypatch.setattr(module, "PATIENCE_WEB", 1.0)
     dids = many_dids(40)
     network.plc.register(dids, OLD)
     async with hosting(silence) as host:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from indexer.public_addresses import is_public
+from indexer.net.public_addresses import is_public
 
 # fmt: off
 PUBLIC = [

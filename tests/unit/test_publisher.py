@@ -30,10 +30,10 @@ from tests.unit.fake_pds import (
     waiting,
 )
 from tests.unit.world import ALICE, BOB, VERIFICATION, World, did, eventually, make_world
-from xrpc import pds as pds_module
-from xrpc import publisher as module
-from xrpc.publisher import CONFIRM_WITHIN, LEASE
-from xrpc.sessions import KEEP_ALIVE, Session
+from xrpc.publishing import pds as pds_module
+from xrpc.publishing import publisher as module
+from xrpc.publishing.publisher import CONFIRM_WITHIN, LEASE
+from xrpc.publishing.sessions import KEEP_ALIVE, Session
 
 YEAR = 365 * 86_400  # seconds
 

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from indexer import projection
-from indexer.events import Account, Rejected, VerifiedCommit, VerifiedSync
-from indexer.projection import Change, Desynchronize
+from indexer.proof.repo import Contents
 from indexer.records import Scope
-from indexer.repo import Contents
+from indexer.rules import projection
+from indexer.rules.projection import Change, Desynchronize
 from indexer.store import invites, repos, resyncs
+from indexer.stream.events import Account, Rejected, VerifiedCommit, VerifiedSync
 from tests.unit.frames import (
     ALICE,
     BOB,
@@ -41,7 +41,7 @@ from tests.unit.index import RELAY, Index, opened
 from tests.unit.owner import Owner
 from tests.unit.test_projection_properties import _nothing_revoked_lives as nothing_revoked_lives
 from xrpc.errors import NotFoundError
-from xrpc.verifications import _Seen
+from xrpc.methods.verifications import _Seen
 
 GARDEN, ONE, TWO = f"{SPACE}/garden", f"{INVITE}/one", f"{INVITE}/two"
 CHECK, OTHER_CHECK = f"{VERIFICATION}/3k", f"{VERIFICATION}/3l"

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from indexer import firehose, recorder
-from indexer.firehose import Firehose
-from indexer.recorder import Recorded, Recorder
-from indexer.recording import Recording, RecordingError, Writer
+from indexer.stream import firehose, recorder
+from indexer.stream.firehose import Firehose
+from indexer.stream.recorder import Recorded, Recorder
+from indexer.stream.recording import Recording, RecordingError, Writer
 from tests.unit.frames import error_frame, foreign_commit, frame, identity_frame, info_frame
 from tests.unit.relay import Relay, breaking, refusal, relaying, sending
 from tests.unit.test_consumer import until
@@ -198,7 +198,7 @@ async def test_a_full_disk_is_told_and_what_is_there_can_be_read(
         write(writer, data)
 
     monkeypatch.setattr(Writer, "_write", fail)
-    monkeypatch.setattr("indexer.recording.CHUNK", 1_000)
+    monkeypatch.setattr("indexer.stream.recording.CHUNK", 1_000)
     with pytest.raises(RecordingError, match="can't be written: No space left on device"):
         await record(relay, file)
     assert read(file) == [data for _, data in relay.frames][: len(read(file))]

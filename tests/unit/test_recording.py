@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from indexer import recording as module
-from indexer.recording import Recording, RecordingError, Writer
+from indexer.stream import recording as module
+from indexer.stream.recording import Recording, RecordingError, Writer
 from tests.unit.frames import foreign_commit, info_frame
 
 RELAY = "relay.test:2470"
@@ -83,7 +83,7 @@ def test_what_was_flushed_outlives_a_kill(file: Path) -> None:
     script = """
 import os, signal, sys
 from pathlib import Path
-from indexer.recording import Writer
+from indexer.stream.recording import Writer
 writer = Writer(Path(sys.argv[1]), "relay.test")
 for number in range(3):
     writer.add(b"flushed %d" % number)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from indexer.events import VerifiedCommit, Write
 from indexer.store import invite_tokens
+from indexer.stream.events import VerifiedCommit, Write
 from tests.unit.fake_pds import cid_of
 from tests.unit.frames import block
 from tests.unit.guests import (
@@ -40,7 +40,8 @@ from tests.unit.world import (
     did,
     make_world,
 )
-from xrpc import publisher, redeeming
+from xrpc.methods import redeeming
+from xrpc.publishing import publisher
 from xrpc.tokens import hash_of, new_token
 
 REFUSED = (400, "InvalidInvite")

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from indexer import consumer, firehose
+from indexer import consumer
 from indexer import replay as module
-from indexer.firehose import Firehose
 from indexer.replay import Progress, ReplayError, replay
 from indexer.store import cursors
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database
+from indexer.stream import firehose
+from indexer.stream.firehose import Firehose
 from tests.unit.frames import (
     ALICE,
     BOB,
@@ -143,7 +144,7 @@ async def test_a_stretch_with_nothing_in_it_ends_too(index: Index, relay: Relay)
 async def test_it_does_not_take_a_slow_database_for_the_end(
     index: Index, relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("indexer.inbox.MAX_WAITING", 5)
+    monkeypatch.setattr("indexer.stream.inbox.MAX_WAITING", 5)
     fill(relay, 1, 99)
     playing = asyncio.create_task(play(index, relay))
     async with index.db.transaction():

@@ -10,12 +10,12 @@ from structlog.testing import capture_logs
 
 from indexer import consumer
 from indexer import replay as module
-from indexer.firehose import Firehose
-from indexer.recorder import Recorder
-from indexer.recording import Recording, Writer
 from indexer.replay import Progress, ReplayError, replay
 from indexer.store import cursors
 from indexer.store.cursors import Cursor
+from indexer.stream.firehose import Firehose
+from indexer.stream.recorder import Recorder
+from indexer.stream.recording import Recording, Writer
 from tests.unit.frames import (
     SCOPE,
     TIME,
@@ -36,7 +36,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consumer, "GATHER", 0.005)
     monkeypatch.setattr(consumer, "CURSOR_INTERVAL", 0.05)
     monkeypatch.setattr(module, "REPORT_EVERY", 0.02)
-    monkeypatch.setattr("indexer.recording.CHUNK", 4_000)  # bytes: some five frames
+    monkeypatch.setattr("indexer.stream.recording.CHUNK", 4_000)  # bytes: some five frames
 
 
 @pytest.fixture
@@ -196,7 +196,7 @@ async def test_a_slow_database_is_not_its_end(
     index: Index, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "IDLE_AFTER", 0.05)
-    monkeypatch.setattr("indexer.inbox.MAX_WAITING", 5)
+    monkeypatch.setattr("indexer.stream.inbox.MAX_WAITING", 5)
     record(file, stretch(1, 99))
     playing = asyncio.create_task(play(index, file))
     async with index.db.transaction():
@@ -267,7 +267,7 @@ async def test_an_empty_one_is_played_at_once(index: Index, file: Path) -> None:
 async def test_a_file_that_is_still_being_written_has_no_negative_time_left(
     index: Index, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("indexer.inbox.MAX_WAITING", 5)
+    monkeypatch.setattr("indexer.stream.inbox.MAX_WAITING", 5)
     writer = Writer(file, RELAY)
     frames = stretch(1, 99)
     for data in frames[:40]:
@@ -325,7 +325,7 @@ async def test_it_plays_while_the_daemon_writes_to_the_same_file(index: Index, f
 async def test_the_time_left_is_told_by_what_of_the_file_is_played(
     index: Index, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("indexer.inbox.MAX_WAITING", 5)
+    monkeypatch.setattr("indexer.stream.inbox.MAX_WAITING", 5)
     author = Author()
     record(file, [author.commit(s, {f"{VERIFICATION}/{s}": verification()}) for s in range(1, 200)])
     _, reports = await play(index, file)

@@ -7,8 +7,8 @@ from typing import Any
 import libipld
 import pytest
 
-from indexer.car import read_car
-from indexer.repo import BadRepo, Contents, read_repo
+from indexer.proof.car import read_car
+from indexer.proof.repo import BadRepo, Contents, read_repo
 from tests.unit.frames import (
     COLLECTIONS,
     INVITE,

@@ -11,16 +11,17 @@ from typing import Any
 
 import pytest
 
-from indexer import net as net_module
-from indexer import repo as repo_module
-from indexer import repo_hosts, resync
-from indexer.events import Account, Rejected
-from indexer.health import MAX_DELAY
-from indexer.identity_resolver import FRESH
-from indexer.net import DiskError
-from indexer.projection import Desynchronize
+from indexer.identity.resolver import FRESH
+from indexer.lexicon.syntax import format_datetime
+from indexer.net import requests as net_module
+from indexer.net.health import MAX_DELAY
+from indexer.net.requests import DiskError
+from indexer.proof import repo as repo_module
+from indexer.repos import hosts as repo_hosts
+from indexer.repos import resync
+from indexer.rules.projection import Desynchronize
 from indexer.store import invites, resyncs
-from indexer.syntax import format_datetime
+from indexer.stream.events import Account, Rejected
 from tests.unit.frames import (
     ALICE,
     BOB,

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from indexer.config import Settings
+from indexer.config.settings import Settings
 from tests.unit.world import eventually
-from xrpc import server as module
-from xrpc.counts import Counts
-from xrpc.server import Server
+from xrpc.serving import server as module
+from xrpc.serving.counts import Counts
+from xrpc.serving.server import Server
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 BIG = 20_000_000  # bytes: more than the kernel keeps for two sockets

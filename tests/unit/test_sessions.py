@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from indexer.config import Settings
-from indexer.identity import IdentityError
+from indexer.config.settings import Settings
+from indexer.identity.model import IdentityError
 from tests.unit.fake_pds import LOG_IN, LOG_OUT, REFRESH, Fault, raw, says, waiting
 from tests.unit.world import ALICE, BOB, World, eventually, make_world
-from xrpc import sessions as module
-from xrpc.pds import PdsClient, PdsRefusedError, PdsUnavailableError, Tokens
-from xrpc.sessions import NoSessionError, Sessions, Vault
+from xrpc.publishing import sessions as module
+from xrpc.publishing.pds import PdsClient, PdsRefusedError, PdsUnavailableError, Tokens
+from xrpc.publishing.sessions import NoSessionError, Sessions, Vault
 
 
 @pytest.fixture

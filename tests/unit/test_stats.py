@@ -8,13 +8,13 @@ import pytest
 from websockets.asyncio.server import ServerConnection
 
 from indexer import consumer as module
-from indexer import firehose
-from indexer.stats import Stats
+from indexer.stream import firehose
+from indexer.stream.stats import Stats
 from tests.unit.frames import BOB, NOW, identity_frame
 from tests.unit.index import Index, opened
 from tests.unit.relay import Relay, refusal, relaying
 from tests.unit.test_consumer import consuming, cursor_at, fill, until
-from xrpc.health import Stream, examine
+from xrpc.serving.health import Stream, examine
 
 
 @pytest.fixture(autouse=True)

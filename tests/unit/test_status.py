@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from indexer import status
-from indexer.events import Account
 from indexer.lock import daemon_lock
 from indexer.store import backfills, cursors, daemon, outbox, repos, resyncs
 from indexer.store.cursors import Cursor
+from indexer.stream.events import Account
 from tests.unit.world import ALICE, BOB, CAROL, INVITE, SPACE, World, make_world
 
 HASH = "ab" * 32

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer.strict_json import parse_json
+from indexer.lexicon.strict_json import parse_json
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexer.syntax import (
+from indexer.lexicon.syntax import (
     FORMATS,
     AtUri,
     count_graphemes,

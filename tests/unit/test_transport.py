@@ -22,8 +22,8 @@ from websockets.exceptions import (
 from websockets.frames import Frame, Opcode
 from websockets.utils import accept_key
 
-from indexer import transport as module
-from indexer.transport import MAX_FRAME, StreamSocket
+from indexer.stream import transport as module
+from indexer.stream.transport import MAX_FRAME, StreamSocket
 from tests.unit import http_host
 
 GOODBYE = Frame(Opcode.CLOSE, b"\x03\xe8").serialize(mask=False)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from indexer.events import Write
 from indexer.store import outbox
+from indexer.stream.events import Write
 from tests.unit.fake_pds import APPLY, DELETE, GET, LATEST, cid_of, drip, hang, says, waiting
 from tests.unit.frames import block
 from tests.unit.world import (
@@ -27,7 +27,8 @@ from tests.unit.world import (
     eventually,
     make_world,
 )
-from xrpc import publisher, verifications
+from xrpc.methods import verifications
+from xrpc.publishing import publisher
 
 DAVE = did("dave")
 

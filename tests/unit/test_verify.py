@@ -5,11 +5,11 @@ from typing import Any
 import libipld
 import pytest
 
-from indexer.car import read_car
-from indexer.decode import decode
-from indexer.events import Commit, Rejected, Sync, VerifiedCommit, VerifiedSync
+from indexer.proof.car import read_car
+from indexer.proof.verify import verify_commit, verify_sync
 from indexer.records import MAX_RECORD
-from indexer.verify import verify_commit, verify_sync
+from indexer.stream.decode import decode
+from indexer.stream.events import Commit, Rejected, Sync, VerifiedCommit, VerifiedSync
 from tests.unit.frames import (
     ALICE,
     COLLECTIONS,

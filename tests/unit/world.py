@@ -12,31 +12,31 @@ from typing import Any
 import httpx
 
 from indexer.cli.base import make_scope
-from indexer.config import Settings
-from indexer.events import VerifiedCommit, Write
-from indexer.guard import guarded_client
-from indexer.identity_resolver import IdentityResolver
-from indexer.projection import Projection
-from indexer.stats import Stats
+from indexer.config.settings import Settings
+from indexer.identity.resolver import IdentityResolver
+from indexer.net.guard import guarded_client
+from indexer.rules.projection import Projection
 from indexer.store import outbox, tombstones
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database
 from indexer.store.outbox import Deletion
 from indexer.store.tombstones import Tombstone
+from indexer.stream.events import VerifiedCommit, Write
+from indexer.stream.stats import Stats
 from tests.unit.directory import Directory
 from tests.unit.fake_pds import Commit, FakePds, cid_of, fake_pds
 from tests.unit.frames import block
 from tests.unit.http_host import Host, hosting
 from tests.unit.keys import Key, document, jwt, service
-from xrpc.app import create_app
-from xrpc.auth import ServiceAuth
-from xrpc.counts import Counts
-from xrpc.metrics import Metrics
-from xrpc.pds import PdsClient, Tokens
-from xrpc.publisher import Publisher
-from xrpc.server import Server
+from xrpc.auth.callers import ServiceAuth
+from xrpc.publishing.pds import PdsClient, Tokens
+from xrpc.publishing.publisher import Publisher
+from xrpc.publishing.sessions import Sessions, Vault
 from xrpc.services import Services
-from xrpc.sessions import Sessions, Vault
+from xrpc.serving.app import create_app
+from xrpc.serving.counts import Counts
+from xrpc.serving.metrics import Metrics
+from xrpc.serving.server import Server
 
 NOW = 1_800_000_000.0  # Unix seconds
 SPACE, INVITE = "rsvp.atmo.space", "rsvp.atmo.space.invite"

@@ -6,7 +6,7 @@ from typing import Any
 
 import libipld
 
-from indexer.car import read_car
+from indexer.proof.car import read_car
 from tests.unit.frames import block, cid_of, frame, section, varint
 from tests.unit.keys import Key
 

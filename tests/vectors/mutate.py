@@ -13,8 +13,8 @@ import libipld
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from indexer.decode import CID_PREFIX, decode
-from indexer.events import Commit
+from indexer.stream.decode import CID_PREFIX, decode
+from indexer.stream.events import Commit
 from tests.unit.frames import block, cid_of, section, tid, varint
 from tests.unit.keys import Key
 from tests.vectors.message import Message, signed

@@ -13,7 +13,7 @@ from typing import Any
 
 import libipld
 
-from indexer.events import Op
+from indexer.stream.events import Op
 from tests.unit.frames import block, cid_of
 
 EMPTY_TREE = cid_of(block({"l": None, "e": []}))

@@ -1,0 +1,93 @@
+"""CAR version 1: bytes to blocks, each checked against its CID. Pure.
+
+Source: atproto.com/specs/repository (CAR file serialization) and ipld.io/specs/transport/car.
+"""
+
+from hashlib import sha256
+from mmap import mmap
+
+import libipld
+
+from indexer.stream.decode import CID_LENGTH, CID_PREFIX
+
+MAX_HEADER = 1_000  # bytes; a header with one root takes 59
+MAX_BLOCK = 1_048_576  # bytes; a record is at most 1 MiB, and MST nodes are far smaller
+
+
+class BadCar(ValueError):
+    """The bytes are no CAR of a repo."""
+
+
+class BadBlock(BadCar):
+    """A block's bytes are not those that its CID names."""
+
+
+def read_car(data: bytes) -> tuple[bytes, dict[bytes, bytes]]:
+    """Return the root's CID and every block by CID (binary forms).
+
+    Raises `BadCar`, or `BadBlock` for a hash that does not match: no library does that check.
+    """
+    root, position = read_header(data)
+    blocks: dict[bytes, bytes] = {}
+    end = len(data)
+    while position < end:
+        cid, start, position = read_section(data, position)
+        block = data[start:position]
+        if sha256(block).digest() != cid[4:]:
+            raise BadBlock("a block does not match its CID")
+        blocks[cid] = block
+    return root, blocks
+
+
+def read_header(data: bytes | mmap) -> tuple[bytes, int]:
+    """Return the root's CID, and where the first block begins."""
+    length, start = _varint(data, 0)
+    if length > MAX_HEADER or start + length > len(data):
+        raise BadCar("the header is cut off or too long")
+    return _root(data[start : start + length]), start + length
+
+
+def read_section(data: bytes | mmap, position: int) -> tuple[bytes, int, int]:
+    """Return a block's CID, where its bytes begin, and where they end."""
+    try:
+        length, second = data[position], data[position + 1]
+    except IndexError:
+        raise BadCar("a block is cut off") from None
+    start = position + 1
+    # Nearly all lengths are of one byte or two, and a call for each would cost more than its hash.
+    if length > 0x7F:
+        if second > 0x7F:
+            length, start = _varint(data, position)
+        else:
+            length, start = length & 0x7F | second << 7, position + 2
+    end = start + length
+    if not CID_LENGTH <= length <= CID_LENGTH + MAX_BLOCK or end > len(data):
+        raise BadCar("a block is cut off, too short or too long")
+    split = start + CID_LENGTH
+    cid = data[start:split]
+    if cid[:4] != CID_PREFIX:
+        raise BadCar("a CID is of another kind than a repo's")
+    return cid, split, end
+
+
+def _root(header: bytes) -> bytes:
+    try:
+        fields = libipld.decode_dag_cbor(header)
+        version, (root,) = fields["version"], fields["roots"]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise BadCar("the header is not a map with a version and one root") from error
+    if version != 1 or not isinstance(root, bytes) or len(root) != CID_LENGTH:
+        raise BadCar("the header is not of version 1 with one root")
+    return root
+
+
+def _varint(data: bytes | mmap, position: int) -> tuple[int, int]:
+    """Return an unsigned LEB128 number and the position behind it."""
+    value = shift = 0
+    for index in range(position, min(position + 5, len(data))):
+        byte = data[index]
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, index + 1
+        shift += 7
+    raise BadCar("a length is cut off or too long")

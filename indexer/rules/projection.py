@@ -1,0 +1,238 @@
+"""Verified events to changes of the index: the single door for every source.
+
+Every rule here holds by revision, so that any event can come again, late, or from another
+source, and the index ends the same:
+
+- Of each URI, the version with the newest `rev` counts, be it a record or its deletion.
+- A revoked version (same URI, same CID) stays revoked however it comes back, and so does
+  whatever carries a revoked invite token. Its deletion is asked for again.
+- While a revoked verification's deletion is not acknowledged by its PDS, no version of that
+  URI lives: one that arrives now may have been written before the revocation. (An invite is
+  its token: a record that carries another one now has nothing to do with what was revoked.)
+"""
+
+import asyncio
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from indexer.proof.repo import Contents
+from indexer.records import InvalidRecord, Invite, Row, Scope, Space, Verification
+from indexer.rules import record_rules, repo_rules
+from indexer.rules import slice as slices
+from indexer.rules.record_rules import Parsed, tokens_of, uri_of
+from indexer.rules.repo_rules import Stream
+from indexer.store import backfills, members, records, repos, tombstones
+from indexer.store.db import Transaction
+from indexer.stream.events import (
+    Account,
+    Rejected,
+    RejectReason,
+    VerifiedCommit,
+    VerifiedSync,
+    Write,
+)
+
+TURN = 0.005  # seconds that events are checked, or records read, before others get their turn
+ROUNDS = 4  # of the event loop that a turn is: one alone takes a waiting task only a step further
+RECONCILE_CHUNK = 500  # records of a repo that are held in memory at once
+
+
+@dataclass(frozen=True, slots=True)
+class Desynchronize:
+    """Something was missed, and nobody knows what: every repo is to be checked again.
+
+    `renumbered`: from here on the relay counts another sequence than before.
+    """
+
+    renumbered: bool = False
+
+
+Change = VerifiedCommit | VerifiedSync | Account | Rejected | Desynchronize
+
+
+class Projection:
+    """The rules, for one scope and the events of one relay host: its live stream, or a replay."""
+
+    def __init__(self, scope: Scope, relay: str, *, is_replay: bool = False) -> None:
+        self._scope = scope
+        self._relay = relay
+        self._stream = Stream.replay(relay) if is_replay else Stream.live(relay)
+
+    async def apply(
+        self, tx: Transaction, changes: Iterable[Change], now: int
+    ) -> list[RejectReason]:
+        """Apply changes in order; return why records in them were rejected. `now` is Unix ms."""
+        rejected: list[RejectReason] = []
+        run: list[VerifiedCommit | VerifiedSync | Account | Rejected] = []
+        for change in changes:
+            if isinstance(change, Desynchronize):
+                await self._apply_run(tx, run, rejected, now)
+                run = []
+                await repos.desynchronize_all(tx)
+                await backfills.reset(tx, self._relay)  # repos that were never seen, too
+                if change.renumbered:
+                    await repos.forget_hosting_seqs(tx, self._relay)
+            else:
+                run.append(change)
+                if isinstance(change, Account) and repo_rules.is_deletion(change):
+                    # It concerns every record of the repo, also those that no event here names.
+                    await self._apply_run(tx, run, rejected, now)
+                    run = []
+        await self._apply_run(tx, run, rejected, now)
+        return rejected
+
+    async def reconcile(
+        self, tx: Transaction, contents: Contents, now: int
+    ) -> tuple[bool, list[RejectReason]]:
+        """Make the index of a repo what a proven copy of it says, but for what is newer here.
+
+        What the copy lacks is deleted. Returns whether the repo is whole by that, and why records
+        were rejected. It is not if commits are missing between the copy and what was seen since.
+        """
+        rejected: list[RejectReason] = []
+        did = contents.did
+        repo = (await repos.load(tx, [did])).get(did)
+        if repo is not None and repo.hosting == "deleted":
+            return True, rejected  # it was purged while the copy was on its way
+        is_old_news = (
+            repo is not None and repo.whole_rev is not None and contents.rev <= repo.whole_rev
+        )
+        # As if one commit had written all of it at the revision of the copy.
+        commit = VerifiedCommit(0, None, did, contents.rev, None, None, contents.data, ())
+        # What was there, or not yet, before all was known says nothing of what is there since.
+        paths = () if is_old_news else contents.records
+        copied = {f"at://{did}/{path}": path for path in paths}
+        here = [] if is_old_news else await records.uris_of_repo(tx, did)
+        # What was indexed under other settings is not ours to judge by this copy.
+        since = time.monotonic()
+        uris = sorted(
+            copied.keys() | {uri for uri in here if uri.split("/")[3] in self._scope.collections}
+        )
+        for first in range(0, max(len(uris), 1), RECONCILE_CHUNK):
+            chunk = uris[first : first + RECONCILE_CHUNK]
+            part = await slices.load(tx, {did}, chunk)
+            part.put_repo(part.repo(did))
+            purged = part.forget_purge(copied, contents.rev)  # by an account that is back with this
+            known: _Known = {}
+            parsed = []
+            for uri in chunk:
+                write = _copied(contents, uri, copied.get(uri))
+                row = part.rows.get(uri)
+                if row is None or row.cid != write.cid or row.revoked:
+                    since = await turn(since)
+                    read = self._parse(commit, write, known, rejected)
+                    restored = read.row
+                    if restored is not None:
+                        # As old as it was, if nothing was there since: what had ended with its
+                        # space does not begin anew.
+                        rev = purged.get((uri, restored.cid), "")
+                        if rev > part.newest(uri):
+                            restored = restored._replace(rev=rev)
+                    parsed.append(read._replace(row=restored))
+            await slices.load_tokens(tx, part, tokens_of(parsed))
+            record_rules.apply_writes(part, commit, parsed, now)
+            if first + RECONCILE_CHUNK >= len(uris):
+                state = repo_rules.made_whole(part.repo(did), contents)
+                part.put_repo(state)
+            await slices.save(tx, part, now)
+        return state.sync == "synchronized", rejected
+
+    async def _apply_run(
+        self,
+        tx: Transaction,
+        run: list[VerifiedCommit | VerifiedSync | Account | Rejected],
+        rejected: list[RejectReason],
+        now: int,
+    ) -> None:
+        if not run:
+            return
+        dids = {change.did for change in run if change.did is not None}
+        commits = [change for change in run if isinstance(change, VerifiedCommit)]
+        part = await slices.load(
+            tx, dids, {uri_of(commit.did, write) for commit in commits for write in commit.writes}
+        )
+        parsed: dict[int, list[Parsed]] = {}
+        known: _Known = {}
+        since = time.monotonic()
+        for commit in commits:
+            parsed[id(commit)] = []
+            for write in commit.writes:
+                since = await turn(since)
+                parsed[id(commit)].append(self._parse(commit, write, known, rejected))
+        await slices.load_tokens(
+            tx, part, tokens_of(w for writes in parsed.values() for w in writes)
+        )
+        purged: list[str] = []
+        for change in run:
+            match change:
+                case VerifiedCommit():
+                    if repo_rules.advance(part, change, self._stream, now):
+                        record_rules.apply_writes(part, change, parsed[id(change)], now)
+                case VerifiedSync():
+                    repo_rules.sync(part, change)
+                case Account():
+                    is_news = repo_rules.account(part, change, self._stream, now)
+                    if is_news and repo_rules.is_deletion(change):
+                        purged.append(change.did)
+                case Rejected():
+                    repo_rules.reject(part, change, self._stream, now)
+        await slices.save(tx, part, now)
+        for did in purged:
+            await tombstones.purge_repo(tx, did, now)
+            await members.purge_repo(tx, did)
+
+    def _parse(
+        self, commit: VerifiedCommit, write: Write, known: "_Known", rejected: list[RejectReason]
+    ) -> Parsed:
+        kind = self._scope.kind(write.collection)
+        assert kind is not None, "verify keeps the writes of our collections only"  # noqa: S101
+        uri = uri_of(commit.did, write)
+        if write.cid is None:
+            return Parsed(uri, kind, write, None)
+        fields = self._read(write, known)
+        if fields is None:
+            rejected.append("invalid_record")
+            return Parsed(uri, kind, write, None)
+        trusted = not isinstance(fields, Invite) or self._scope.is_trusted(commit.did, fields)
+        row = Row(
+            uri, commit.did, write.cid, commit.rev, revoked=False, fields=fields, trusted=trusted
+        )
+        return Parsed(uri, kind, write, row)
+
+    def _read(self, write: Write, known: "_Known") -> "_Fields | None":
+        """Return what a record says; None if it does not fit its lexicon."""
+        key = (write.collection, write.cid or "")
+        if key not in known:
+            try:
+                # A CID names one content, so what it says is found out once.
+                known[key] = self._scope.read(write.collection, write.block or b"")
+            except InvalidRecord:
+                known[key] = None
+        return known[key]
+
+
+async def turn(since: float) -> float:
+    """Let others go on if they have waited for `TURN`; return since when they wait now.
+
+    `since` and what is returned are of `time.monotonic`.
+    """
+    if time.monotonic() - since < TURN:
+        return since
+    for _ in range(ROUNDS):
+        await asyncio.sleep(0)
+    return time.monotonic()
+
+
+_Fields = Space | Invite | Verification
+_Known = dict[tuple[str, str], _Fields | None]  # by collection and CID
+
+
+def _copied(contents: Contents, uri: str, path: str | None) -> Write:
+    """Return the write that a copy of a repo amounts to for one URI."""
+    if path is None:
+        _, _, _, collection, rkey = uri.split("/", 4)
+        return Write("delete", collection, rkey, None, None, None)
+    cid, block = contents.records[path]
+    collection, _, rkey = path.partition("/")
+    return Write("create", collection, rkey, cid, None, block)

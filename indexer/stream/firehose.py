@@ -1,0 +1,159 @@
+"""Socket to raw frames: connections to `com.atproto.sync.subscribeRepos`, one after another.
+
+Source: atproto.com/specs/event-stream and atproto.com/specs/sync.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import AsyncExitStack
+from typing import Protocol
+
+from websockets.asyncio.client import connect
+from websockets.exceptions import (
+    ConnectionClosed,
+    ConnectionClosedOK,
+    InvalidHandshake,
+    InvalidURI,
+    ProxyError,
+)
+
+from indexer import log
+from indexer.stream.transport import MAX_FRAME, StreamSocket
+
+OPEN_TIMEOUT = 15.0  # seconds for DNS, TCP, TLS and the handshake together
+CLOSE_TIMEOUT = 2.0  # seconds for the other side to say goodbye
+PING_INTERVAL = 20.0  # seconds; a quiet stream is told from a dead one by its pongs
+PING_TIMEOUT = 20.0  # seconds
+FIRST_DELAY = 0.5  # seconds before the first new attempt
+MAX_DELAY = 60.0  # seconds
+TOO_BIG = 1009  # the close code of RFC 6455 for a message that the receiver does not take
+OVERSIZED_TRIES = 3
+
+_log = log.get("firehose")
+
+
+def subscribe_url(relay: str, cursor: int | None) -> str:
+    """Return where to read the stream of a relay: behind `cursor`, or, if None, from now on."""
+    url = f"{relay.rstrip('/')}/xrpc/com.atproto.sync.subscribeRepos"
+    return url if cursor is None else f"{url}?cursor={cursor}"
+
+
+def delays(rng: Callable[[], float] = random.random) -> Iterator[float]:
+    """Yield seconds to wait before each attempt: doubling, with full jitter, up to a minute.
+
+    Full jitter, since all consumers of a relay lose it at the same moment.
+    """
+    ceiling = FIRST_DELAY
+    while True:
+        yield ceiling * (0.1 + 0.9 * rng())
+        ceiling = min(ceiling * 2, MAX_DELAY)
+
+
+class Socket(Protocol):
+    """What frames are received from."""
+
+    async def receive(self) -> list[bytes]:
+        """Return those that have come; none at the end, or raise `ConnectionClosed`."""
+
+
+class Connection:
+    """One open connection."""
+
+    def __init__(self, socket: Socket) -> None:
+        self._socket = socket
+        self.received = 0
+        # Set by the reader: a frame has moved its cursor; it was told that a stretch is lost; it
+        # saw a seq that does not continue the stream.
+        self.useful = self.told_of_gap = self.jumped = False
+        self.may_jump = False  # also again: there is no other connection that might not
+        self.end = "left by the reader"  # why it ended, for the log
+        self.oversized = False
+
+    async def frames(self) -> AsyncGenerator[list[bytes], None]:
+        """Yield its frames until it ends, for whatever reason, as many at once as have come."""
+        try:
+            # Text comes as its bytes: the protocol knows binary frames only, and the decoder says
+            # so of this one.
+            while frames := await self._socket.receive():
+                self.received += len(frames)
+                yield frames
+        except ConnectionClosedOK:
+            self.end = "closed by the relay"
+        except ConnectionClosed as closed:
+            self.end = str(closed)
+            self.oversized = closed.sent is not None and closed.sent.code == TOO_BIG
+
+
+class Source(Protocol):
+    """Where the stream comes from, connection after connection."""
+
+    def connections(self, cursor: Callable[[], int | None]) -> AsyncGenerator[Connection, None]:
+        """Yield open connections; leaving the loop over one's frames asks for the next.
+
+        `cursor` is asked before each of them: the seq to go on behind, or None for the live end.
+        """
+
+
+class Firehose:
+    """The stream of one relay: it never ends."""
+
+    def __init__(self, relay: str) -> None:
+        self._relay = relay
+
+    async def connections(
+        self, cursor: Callable[[], int | None]
+    ) -> AsyncGenerator[Connection, None]:
+        """Yield open connections for ever, as a `Source`."""
+        delay = delays()
+        oversized = 0  # connections in a row that ended at a frame beyond MAX_FRAME
+        while True:
+            behind = cursor()
+            if behind is not None and oversized >= OVERSIZED_TRIES:
+                # Such a frame is against the spec and would end every connection at this place:
+                # step over one seq after the other until the stream goes on.
+                behind += oversized - OVERSIZED_TRIES + 1
+                _log.error("frame.skipped", reason="over 5 MB", seq=behind)
+            connection: Connection | None = None
+            async with AsyncExitStack() as stack:
+                try:
+                    socket = await stack.enter_async_context(self._connect(behind))
+                    assert isinstance(socket, StreamSocket)  # noqa: S101 (as asked for)
+                except _UNREACHABLE as error:
+                    reason = str(error) or type(error).__name__
+                else:
+                    _log.info("firehose.connected", relay=self._relay, cursor=behind)
+                    connection = Connection(socket)
+                    yield connection
+                    reason = connection.end
+            if connection is not None and connection.useful:
+                delay = delays()
+            if connection is not None and connection.oversized:
+                oversized = 1 if connection.received else oversized + 1
+            else:
+                oversized = 0
+            pause = next(delay)
+            _log.warning(
+                "firehose.unreachable" if connection is None else "firehose.disconnected",
+                relay=self._relay,
+                reason=reason,
+                retry_in_s=round(pause, 1),
+            )
+            await asyncio.sleep(pause)
+
+    def _connect(self, cursor: int | None) -> connect:
+        return connect(
+            subscribe_url(self._relay, cursor),
+            create_connection=StreamSocket,
+            max_size=MAX_FRAME,
+            compression=None,  # relays send none, and a stranger's could be a bomb
+            open_timeout=OPEN_TIMEOUT,
+            close_timeout=CLOSE_TIMEOUT,
+            ping_interval=PING_INTERVAL,
+            ping_timeout=PING_TIMEOUT,
+            user_agent_header="rescind",
+        )
+
+
+# A ValueError is a redirect to a host name or a port that can't be.
+_UNREACHABLE = (OSError, TimeoutError, InvalidHandshake, InvalidURI, ProxyError, ValueError)

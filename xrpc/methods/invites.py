@@ -1,0 +1,218 @@
+"""`rsvp.atmo.space.invite.*`: one function a method."""
+
+import re
+from dataclasses import replace
+from typing import Any
+
+from indexer import log
+from indexer.lexicon.syntax import format_datetime, parse_at_uri
+from indexer.records import Invite
+from indexer.rules import slice as slices
+from indexer.store import audit, invite_tokens, invites, outbox, spaces, tombstones
+from indexer.store.db import Transaction
+from indexer.store.tombstones import Tombstone
+from xrpc.errors import ForbiddenError, InvalidRequestError, NotFoundError
+from xrpc.methods import creating
+from xrpc.methods.spaces import find_own, space_uri_of
+from xrpc.publishing.pds import NewRecord
+from xrpc.services import Call, Services
+from xrpc.tokens import hash_of, new_token
+
+MAX_LISTED = 1_000  # invites in one answer
+MAX_USES = 2**53 - 1  # what a PDS, whose numbers are JavaScript's, still writes as it was given
+
+_TOKEN_HASH = re.compile(r"[0-9a-fA-F]{64}")
+
+_log = log.get("invites")
+
+
+async def create(services: Services, call: Call) -> dict[str, Any]:
+    """`rsvp.atmo.space.invite.create`: an invite, and the token that nobody can ask for again.
+
+    The token is given out only when the PDS has acknowledged the record. If its answer is lost,
+    the invite may stand all the same, with a token that nobody has: it lets nobody in. The owner
+    finds it in the list of invites and may revoke it.
+
+    Raises NotFound for a space that is unknown or gone, Forbidden for a caller who does not own
+    it, InvalidRequest for an invite that can't be or a repo that we can't write to, and
+    UpstreamFailure for a PDS that fails.
+    """
+    wanted, now = call.input, services.now()
+    space = await find_own(services, call, "invite to it")
+    expires_at, max_uses = wanted.get("expiresAt"), wanted.get("maxUses")
+    if expires_at is not None and expires_at <= now:
+        raise InvalidRequestError("expiresAt must be in the future, in Unix milliseconds")
+    if max_uses is not None and max_uses > MAX_USES:
+        raise InvalidRequestError(f"maxUses must be {MAX_USES} or less; leave it out for no limit")
+    token = new_token()
+    fields = {
+        "space": space.uri,
+        "tokenHash": hash_of(token),
+        "kind": wanted["kind"],
+        "maxUses": max_uses,
+        "expiresAt": None if expires_at is None else _datetime(expires_at),
+        "note": wanted.get("note"),
+        "createdAt": format_datetime(now),
+    }
+    collection = services.settings.invite_collection
+    value = {"$type": collection} | {name: v for name, v in fields.items() if v is not None}
+    record = NewRecord(space.did, collection, services.tids.next(now), value)
+    session = await creating.session_of(services, space.did)
+    # Before anybody can read the hash, so that nobody can be first to use it elsewhere; and so that
+    # it can be revoked from then on, whether the firehose shows it soon, late or never.
+    await services.db.write(
+        lambda tx: invite_tokens.note_created(tx, space.uri, hash_of(token), record.target.uri)
+    )
+    [row] = await creating.create(services, session, [record], call.arrived)
+    assert isinstance(row.fields, Invite)  # noqa: S101 (what an invite's record is read as)
+    _log.info("invite.created", uri=row.uri, space=space.uri)
+    return {"token": token, "invite": invite_view(row.fields, row.did)}
+
+
+async def revoke(services: Services, call: Call) -> dict[str, Any]:
+    """`rsvp.atmo.space.invite.revoke`: nobody can use this invite here any more.
+
+    Returns once that is durable; the deletion from the owner's repo follows. Raises NotFound for
+    an unknown space, Forbidden for a caller who does not own it, NotFound for an unknown hash.
+    """
+    token_hash = _token_hash(call.input["tokenHash"])
+    space_uri = await space_uri_of(services, call.input["spaceUri"])
+    if not await spaces.is_known(services.db, space_uri):
+        raise NotFoundError("there is no such space")
+    if parse_at_uri(space_uri).authority != call.caller.did:
+        # Before the hash is looked up, so that nobody can probe for it.
+        raise ForbiddenError("only the owner of a space may revoke its invites")
+    now = services.now()
+    is_first = await services.db.write(
+        lambda tx: lay_tombstones(tx, space_uri, token_hash, call.caller.did, now)
+    )
+    if is_first:
+        _log.info("invite.revoked", space=space_uri, token_hash=token_hash, actor=call.caller.did)
+    services.publisher.nudge(call.caller.did)
+    return {"ok": True}
+
+
+async def list_(services: Services, call: Call) -> dict[str, Any]:
+    """`rsvp.atmo.space.invite.list`: an owner's invites to a space, the newest first.
+
+    Not more than `MAX_LISTED`. Raises NotFound for a space that is not there, Forbidden for who
+    does not own it.
+    """
+    space = await find_own(services, call, "list its invites")
+    found = await invites.of_space(
+        services.db, space.uri, revoked=call.input["includeRevoked"], limit=MAX_LISTED
+    )
+    # One token is one invite, whose newest record counts.
+    newest = {
+        issued.invite.token_hash: issued
+        for issued in sorted(found, key=lambda issued: (issued.rev, issued.uri))
+    }
+    return {
+        "invites": [
+            invite_view(
+                issued.invite,
+                issued.did,
+                used_count=issued.used_count,
+                revoked_at=issued.revoked_at,
+            )
+            for issued in found
+            if newest[issued.invite.token_hash] is issued
+        ]
+    }
+
+
+async def lay_tombstones(
+    tx: Transaction, space_uri: str, token_hash: str, actor: str, now: int
+) -> bool:
+    """Revoke a token in a space, whatever records carry it, and ask for their deletion.
+
+    Returns False if that was so already: the first revocation's data stay. Raises NotFound if
+    the space has, and had, no such invite, and none was created here that is still to be seen.
+    """
+    # Asked first: an owner can put one hash into any number of records, and ask again and again.
+    if await tombstones.is_token_revoked(tx, space_uri, token_hash):
+        return False  # since then every record with this hash was born dead
+    carried = await invites.with_token(tx, space_uri, token_hash)
+    buried = await tombstones.with_token(tx, space_uri, token_hash)
+    versions = [(row.uri, row.cid, row.rev) for row in carried]
+    to_delete = [(row.uri, row.rev) for row in carried]
+    if not carried and not buried:
+        uri = await invite_tokens.created_as(tx, space_uri, token_hash)
+        if uri is None:
+            raise NotFoundError("this space has no invite with this hash")
+        # Nobody knows here which version that is, nor its rev. The tombstone has the token, so the
+        # record is born dead whenever it comes, and its deletion is asked for again then.
+        versions = [(uri, "", "")]
+        to_delete = [(uri, "")] if await _may_stand_unseen(tx, uri) else []
+    stones = [replace(stone, cause="revoked", actor=actor, created_at=now) for stone in buried]
+    stones += [
+        Tombstone(
+            uri=uri,
+            cid=cid,
+            kind="invite",
+            did=parse_at_uri(uri).authority,
+            rev=rev,
+            cause="revoked",
+            actor=actor,
+            reason=None,
+            created_at=now,
+            space_uri=space_uri,
+            token_hash=token_hash,
+        )
+        for uri, cid, rev in versions
+    ]
+    await tombstones.save(tx, stones)
+    await invites.mark_revoked(tx, [row.uri for row in carried])
+    await outbox.enqueue(tx, to_delete, now)
+    await audit.write(
+        tx, actor, "invite.revoke", sorted({stone.uri for stone in stones}), None, now
+    )
+    return True
+
+
+async def _may_stand_unseen(tx: Transaction, uri: str) -> bool:
+    """Whether a repo may have a record at this URI of which the index knows nothing.
+
+    If it knows one there, that is a later one, with another token: it is not to be deleted.
+    """
+    did = parse_at_uri(uri).authority
+    part = await slices.load(tx, {did}, [uri])
+    is_known = uri in part.rows or uri in part.tombstones
+    return not is_known and part.repo(did).hosting != "deleted"
+
+
+def invite_view(
+    invite: Invite, created_by: str, *, used_count: int = 0, revoked_at: int | None = None
+) -> dict[str, Any]:
+    """Return an invite as its owner sees it: `#inviteView`. `revoked_at` is Unix ms."""
+    view = {
+        "tokenHash": invite.token_hash,
+        "spaceUri": invite.space_uri,
+        "kind": invite.kind,
+        "usedCount": used_count,
+        "createdBy": created_by,
+        "createdAt": invite.created_at,
+        "expiresAt": invite.expires_at,
+        "maxUses": invite.max_uses,
+        "revokedAt": revoked_at,
+        "note": invite.note,
+    }
+    return {name: value for name, value in view.items() if value is not None}
+
+
+def _datetime(ms: int) -> str:
+    try:
+        return format_datetime(ms)
+    except ValueError:
+        raise InvalidRequestError(
+            "expiresAt must be Unix milliseconds, up to the year 9999"
+        ) from None
+
+
+def _token_hash(value: str) -> str:
+    if not _TOKEN_HASH.fullmatch(value):
+        # Not repeated, neither here nor in a log: it may be a token itself.
+        raise InvalidRequestError(
+            "tokenHash must be the SHA-256 of the token, in 64 hex digits, not the token itself"
+        )
+    return value.lower()
