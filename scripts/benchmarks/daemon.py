@@ -30,8 +30,8 @@ from scripts.benchmarks.stream_corpus import StreamCorpus
 from scripts.benchmarks.stream_race import Relay, relaying
 from scripts.benchmarks.xrpc_stage import Size
 from tests.e2e.daemon import Daemon
-from tests.unit.frames import SCOPE
-from tests.unit.http_host import hosting, http
+from tests.support.frames import SCOPE
+from tests.support.http_host import hosting, http
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ import libipld
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from scripts.benchmarks.tree import GrowingTree
-from tests.unit.frames import (
+from tests.support.account_keys import K256, Key
+from tests.support.frames import (
     CREATED,
     INVITE,
     SPACE,
@@ -32,7 +33,6 @@ from tests.unit.frames import (
     tid,
     verification,
 )
-from tests.unit.keys import K256, Key
 
 EDITION = 3  # of what is made here: another one is made anew
 SEED = "rescind bench"

@@ -20,7 +20,7 @@ from scripts.benchmarks.scale_stage import (
     verification,
 )
 from scripts.benchmarks.xrpc_stage import LIST, REVOKE, START, Owner, operators, request
-from tests.unit.frames import VERIFICATION
+from tests.support.frames import VERIFICATION
 from xrpc.methods import page_cursor
 
 LIST_VERIFICATIONS = "tools.ozone.verification.listVerifications"

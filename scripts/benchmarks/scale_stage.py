@@ -17,7 +17,7 @@ from typing import Any
 from indexer.store.migrations import SCHEMA_VERSION, schema
 from scripts.benchmarks.repo_corpus import cached
 from scripts.benchmarks.xrpc_stage import PDS, START, Owner, settings
-from tests.unit.frames import INVITE, VERIFICATION, cid_text, tid
+from tests.support.frames import INVITE, VERIFICATION, cid_text, tid
 from xrpc.publishing.pds import Tokens
 from xrpc.publishing.sessions import Vault
 

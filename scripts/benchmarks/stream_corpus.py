@@ -26,7 +26,7 @@ from scripts.benchmarks.repo_corpus import (
     some_did,
 )
 from scripts.benchmarks.tree import GrowingTree
-from tests.unit.frames import COLLECTIONS, block, car, cid_of, cid_text, frame, tid
+from tests.support.frames import COLLECTIONS, block, car, cid_of, cid_text, frame, tid
 
 EDITION = 3  # of what is made here: another one is made anew
 SEED = "rescind firehose"

@@ -31,7 +31,7 @@ from scripts.benchmarks.relay import BASE
 from scripts.benchmarks.stream_corpus import StreamCorpus, load
 from scripts.benchmarks.usage import Clock, memory
 from scripts.benchmarks.worker import plc, whole
-from tests.unit.frames import COLLECTIONS, SCOPE
+from tests.support.frames import COLLECTIONS, SCOPE
 
 RELAY = "bench"
 

@@ -4,7 +4,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Mapping
 
 from indexer.proof.mst_node import height
-from tests.unit.frames import block, cid_of
+from tests.support.frames import block, cid_of
 
 _END = b"\xff"  # behind every key
 

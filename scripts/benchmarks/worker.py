@@ -31,7 +31,7 @@ from indexer.stream.events import Commit, VerifiedCommit
 from indexer.stream.firehose import Firehose
 from scripts.benchmarks.repo_corpus import Corpus, Repo, load
 from scripts.benchmarks.usage import Clock, memory
-from tests.unit.frames import SCOPE
+from tests.support.frames import SCOPE
 
 RELAY = "bench"
 

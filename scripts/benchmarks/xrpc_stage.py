@@ -21,8 +21,8 @@ from indexer.records import Invite, Row, Space
 from indexer.store import invites, repos, sessions, spaces
 from indexer.store.db import Database, Transaction
 from indexer.store.repos import Repo
-from tests.unit.frames import INVITE, SPACE, cid_text, tid
-from tests.unit.keys import K256, Key, document, jwt, service
+from tests.support.account_keys import K256, Key, document, jwt, service
+from tests.support.frames import INVITE, SPACE, cid_text, tid
 from xrpc.publishing.pds import Tokens
 from xrpc.publishing.sessions import Vault
 

@@ -25,7 +25,7 @@ from tests.e2e.records import (
 )
 from tests.localnet import Account, LocalNetwork
 from tests.localnet.xrpc import checked
-from tests.unit.frames import NOW, Author, verification
+from tests.support.frames import NOW, Author, verification
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

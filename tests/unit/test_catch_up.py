@@ -14,7 +14,7 @@ from indexer.catch_up import watch
 from indexer.consumer import Consumer
 from indexer.store.cursors import Cursor
 from indexer.stream.pace import QUIET
-from tests.unit.world import FakeStream
+from tests.support.xrpc_world import FakeStream
 
 NOW = 1_800_000_000.0  # Unix seconds
 Entries = list[MutableMapping[str, Any]]

@@ -22,7 +22,17 @@ from indexer.store.db import Database, DatabaseError
 from indexer.stream import firehose, inbox
 from indexer.stream.firehose import Firehose
 from indexer.stream.receiver import FAR_AHEAD
-from tests.unit.frames import (
+from tests.support.fake_relay import (
+    Relay,
+    Script,
+    breaking,
+    hanging,
+    refusal,
+    relaying,
+    sending,
+    text,
+)
+from tests.support.frames import (
     ALICE,
     BOB,
     COLLECTIONS,
@@ -43,8 +53,7 @@ from tests.unit.frames import (
     space,
     verification,
 )
-from tests.unit.index import RELAY, Index, opened
-from tests.unit.relay import Relay, Script, breaking, hanging, refusal, relaying, sending, text
+from tests.support.index_file import RELAY, Index, opened
 
 NOISE = b"\xff noise"
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from indexer.records import MAX_RECORD, InvalidRecord, Invite, Row, Scope, Space, Verification
-from tests.unit.frames import (
+from tests.support.frames import (
     ALICE,
     BOB,
     CAROL,

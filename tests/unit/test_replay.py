@@ -16,7 +16,8 @@ from indexer.store.cursors import Cursor
 from indexer.store.db import Database
 from indexer.stream import firehose
 from indexer.stream.firehose import Firehose
-from tests.unit.frames import (
+from tests.support.fake_relay import Relay, breaking, refusal, relaying, sending
+from tests.support.frames import (
     ALICE,
     BOB,
     SCOPE,
@@ -28,8 +29,7 @@ from tests.unit.frames import (
     prover,
     verification,
 )
-from tests.unit.index import RELAY, Index, opened
-from tests.unit.relay import Relay, breaking, refusal, relaying, sending
+from tests.support.index_file import RELAY, Index, opened
 from tests.unit.test_consumer import consuming, cursor_at, fill, indexed, path
 
 IDLE = 0.3  # seconds

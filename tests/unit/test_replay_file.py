@@ -16,7 +16,8 @@ from indexer.store.cursors import Cursor
 from indexer.stream.firehose import Firehose
 from indexer.stream.recorder import Recorder
 from indexer.stream.recording import Recording, Writer
-from tests.unit.frames import (
+from tests.support.fake_relay import relaying, sending
+from tests.support.frames import (
     SCOPE,
     TIME,
     VERIFICATION,
@@ -26,8 +27,7 @@ from tests.unit.frames import (
     prover,
     verification,
 )
-from tests.unit.index import RELAY, Index, opened
-from tests.unit.relay import relaying, sending
+from tests.support.index_file import RELAY, Index, opened
 from tests.unit.test_consumer import _true, consuming, cursor_at, fill, indexed, path, until
 
 

@@ -12,7 +12,7 @@ from indexer.lock import daemon_lock
 from indexer.store import backfills, cursors, daemon, outbox, repos, resyncs
 from indexer.store.cursors import Cursor
 from indexer.stream.events import Account
-from tests.unit.world import ALICE, BOB, CAROL, INVITE, SPACE, World, make_world
+from tests.support.xrpc_world import ALICE, BOB, CAROL, INVITE, SPACE, World, make_world
 
 HASH = "ab" * 32
 RELAY = "relay.test"

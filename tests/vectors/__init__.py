@@ -16,7 +16,7 @@ from typing import Any, Literal
 import libipld
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.unit.keys import K256, P256, Key
+from tests.support.account_keys import K256, P256, Key
 
 Kind = Literal[
     "commit",  # of sync 1.1: with `prevData` (but for a repo's first), and `prev` of each op

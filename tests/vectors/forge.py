@@ -6,8 +6,8 @@ Each op's record is in the tree with its CID, so that only the tree's own form i
 from collections.abc import Iterator
 from typing import Any
 
-from tests.unit.frames import CREATED, TIME, block, car, cid_of, frame, tid
-from tests.unit.keys import Key
+from tests.support.account_keys import Key
+from tests.support.frames import CREATED, TIME, block, car, cid_of, frame, tid
 from tests.vectors.message import signed
 from tests.vectors.mutate import Mutation
 from tests.vectors.rebuild import height

@@ -7,8 +7,8 @@ from typing import Any
 import libipld
 
 from indexer.proof.car import read_car
-from tests.unit.frames import block, cid_of, frame, section, varint
-from tests.unit.keys import Key
+from tests.support.account_keys import Key
+from tests.support.frames import block, cid_of, frame, section, varint
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from indexer.stream.decode import CID_PREFIX, decode
 from indexer.stream.events import Commit
-from tests.unit.frames import block, cid_of, section, tid, varint
-from tests.unit.keys import Key
+from tests.support.account_keys import Key
+from tests.support.frames import block, cid_of, section, tid, varint
 from tests.vectors.message import Message, signed
 from tests.vectors.rebuild import Unproven, data_before
 

@@ -14,7 +14,7 @@ from typing import Any
 import libipld
 
 from indexer.stream.events import Op
-from tests.unit.frames import block, cid_of
+from tests.support.frames import block, cid_of
 
 EMPTY_TREE = cid_of(block({"l": None, "e": []}))
 

@@ -1,0 +1,238 @@
+"""Hosts that serve whole repos over real HTTP, well or badly, and a resyncer that asks them."""
+
+import asyncio
+import json
+import ssl
+from collections import Counter, defaultdict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+
+from indexer.identity.resolver import IdentityResolver
+from indexer.net.guard import guarded_client
+from indexer.repos.resync import Resyncer
+from tests.support.account_keys import Key, document, service
+from tests.support.frames import NOW, SCOPE
+from tests.support.http_host import Host, hosting, http
+from tests.support.index_file import RELAY, Index
+from tests.support.plc_directory import Directory
+from tests.support.streamed_repo import Owner
+
+GET_REPO = "com.atproto.sync.getRepo"
+LATEST = "com.atproto.sync.getLatestCommit"
+STATUS = "com.atproto.sync.getRepoStatus"
+
+Fault = Callable[["RepoHost", str, asyncio.StreamWriter], Awaitable[None]]
+
+
+class RepoHost:
+    """A PDS or relay. `faults` go wrong once each, `always` each time; by method."""
+
+    def __init__(self) -> None:
+        self.host: Host
+        self.owners: dict[str, Owner] = {}
+        self.faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
+        self.always: dict[str, Fault] = {}
+        self.calls: Counter[str] = Counter()  # by method
+        self.busy = 0
+        self.busiest = 0  # the most downloads at once
+
+    @property
+    def url(self) -> str:
+        return self.host.url
+
+    async def reply(self, path: str, writer: asyncio.StreamWriter) -> None:
+        parts = urlsplit(path)
+        nsid, did = parts.path.removeprefix("/xrpc/"), parse_qs(parts.query)["did"][0]
+        self.calls[nsid] += 1
+        fault = self.faults[nsid].popleft() if self.faults[nsid] else self.always.get(nsid)
+        self.busy += nsid == GET_REPO
+        self.busiest = max(self.busiest, self.busy)
+        try:
+            if fault is not None:
+                await fault(self, did, writer)
+            elif did not in self.owners:
+                writer.write(refusal(400, "RepoNotFound"))
+            elif nsid == LATEST:
+                writer.write(http(json.dumps({"rev": self.owners[did].rev, "cid": "x"}).encode()))
+            elif nsid == STATUS:
+                writer.write(http(json.dumps({"did": did, "active": True}).encode()))
+            else:
+                writer.write(http(self.owners[did].car()))
+            await writer.drain()
+        finally:
+            self.busy -= nsid == GET_REPO
+
+
+def refusal(status: int, name: str, *headers: str) -> bytes:
+    return http(json.dumps({"error": name, "message": "no"}).encode(), f"{status} No", *headers)
+
+
+# --- what may go wrong ---
+
+
+def refused(status: int, name: str = "", *headers: str) -> Fault:
+    return sent(refusal(status, name, *headers))
+
+
+def sent(answer: bytes) -> Fault:
+    async def fault(_host: RepoHost, _did: str, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+
+    return fault
+
+
+def changed(change: Callable[[bytes], bytes]) -> Fault:
+    """Serve the repo's CAR, but not as it is."""
+
+    async def fault(host: RepoHost, did: str, writer: asyncio.StreamWriter) -> None:
+        writer.write(http(change(host.owners[did].car())))
+
+    return fault
+
+
+async def cut_off(host: RepoHost, did: str, writer: asyncio.StreamWriter) -> None:
+    answer = http(host.owners[did].car())
+    writer.write(answer[: len(answer) - 40])
+    await writer.drain()
+    writer.close()
+
+
+async def hanging(_host: RepoHost, _did: str, _writer: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(60)
+
+
+async def hanging_in_the_middle(host: RepoHost, did: str, writer: asyncio.StreamWriter) -> None:
+    answer = http(host.owners[did].car())
+    writer.write(answer[: len(answer) // 2])
+    await writer.drain()
+    await asyncio.sleep(60)
+
+
+async def dripping(host: RepoHost, did: str, writer: asyncio.StreamWriter) -> None:
+    for byte in http(host.owners[did].car()):
+        writer.write(bytes((byte,)))
+        await writer.drain()
+        await asyncio.sleep(0.01)
+
+
+async def endless(_host: RepoHost, _did: str, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+    for _ in range(2_000):
+        writer.write(b"x" * 65_536)
+        await writer.drain()
+
+
+def once_open(gate: asyncio.Event) -> Fault:
+    """Answer as always, but with what there is when asked, and not before the gate is open."""
+
+    async def fault(host: RepoHost, did: str, writer: asyncio.StreamWriter) -> None:
+        car = host.owners[did].car()
+        await gate.wait()
+        writer.write(http(car))
+
+    return fault
+
+
+# --- the network ---
+
+
+class Clock:
+    """Unix seconds, as far as they are moved."""
+
+    now = NOW / 1000
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass(slots=True)
+class Net:
+    """A directory, a relay, a PDS (and more), an index, and the resyncer between them."""
+
+    index: Index
+    plc: Directory
+    plc_host: Host
+    relay: RepoHost
+    pds: RepoHost
+    client: httpx.AsyncClient
+    resolver: IdentityResolver
+    clock: Clock
+    _stack: AsyncExitStack
+    resyncer: Resyncer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Make a new resyncer, as a daemon that starts anew."""
+        self.resyncer = Resyncer(
+            self.index.db,
+            SCOPE,
+            self.resolver,
+            self.client,
+            relay_url=self.relay.url.replace("http", "ws", 1),
+            relay=RELAY,
+            clock=self.clock,
+        )
+
+    async def add_host(self) -> RepoHost:
+        host = RepoHost()
+        host.host = await self._stack.enter_async_context(hosting(host.reply))
+        return host
+
+    def house(self, owner: Owner, host: RepoHost | None = None) -> Owner:
+        """Let a host serve a repo, and the directory name it, with the owner's key of now."""
+        host = host or self.pds
+        host.owners[owner.did] = owner
+        self.point(owner.did, owner.key, host.url)
+        return owner
+
+    def point(self, did: str, key: Key, url: str) -> None:
+        self.plc.documents[did] = document(did, key, service=[service(url)])
+
+    async def track(self, *dids: str) -> None:
+        async with self.index.db.transaction() as tx:
+            for did in dids:
+                await tx.execute(
+                    "insert into repos (did) values (:did) on conflict do nothing", {"did": did}
+                )
+
+    async def repo(self, did: str) -> dict[str, Any]:
+        return await self.index.repo(did)
+
+    async def sync_of(self, did: str) -> str:
+        return str((await self.repo(did))["sync"])
+
+
+@asynccontextmanager
+async def opened_net(index: Index, *, timeout: float = 10.0) -> AsyncIterator[Net]:
+    """Open a network in which all is well; `timeout` is the client's, in seconds for each step."""
+    async with AsyncExitStack() as stack:
+        plc, relay, pds, clock = Directory(), RepoHost(), RepoHost(), Clock()
+        plc_host = await stack.enter_async_context(hosting(plc.reply))
+        relay.host = await stack.enter_async_context(hosting(relay.reply))
+        pds.host = await stack.enter_async_context(hosting(pds.reply))
+        relay.always[GET_REPO] = relay.always[STATUS] = refused(501, "MethodNotImplemented")
+        nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # the usual ones take long to read
+        client = await stack.enter_async_context(
+            guarded_client(allow_private=True, timeout=timeout, trust=nobody)
+        )
+        resolver = IdentityResolver(plc_host.url, client, allow_private=True, clock=clock)
+        await stack.enter_async_context(aclosing(resolver))
+        yield Net(index, plc, plc_host, relay, pds, client, resolver, clock, stack)
+
+
+def files_beside(index: Index) -> list[Path]:
+    """Return what lies beside the database that is not of it."""
+    path = index.db.path
+    return [
+        file
+        for file in path.parent.iterdir()
+        if file.name.removeprefix(path.name) not in ("", "-wal", "-shm")
+    ]

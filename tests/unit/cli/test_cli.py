@@ -1,0 +1,561 @@
+"""The command does what it says, ends as it should, and tells a person what to mend."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import re
+import signal
+import socket
+import sqlite3
+import sys
+import time
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import structlog
+from click.testing import CliRunner, Result
+
+from indexer.cli import main
+from indexer.cli.base import make_scope
+from indexer.store import backfills, outbox
+from tests.support.fake_pds import DELETE, LOG_IN, waiting
+from tests.support.xrpc_world import (
+    ALICE,
+    BOB,
+    OPERATOR,
+    REVOKE_VERIFICATIONS,
+    World,
+    eventually,
+    make_world,
+)
+
+PASSWORD = "abcd-efgh-ijkl-mnop"
+KEY = "6b" * 32  # that of the world's vault
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with make_world(tmp_path) as made:
+        await made.account(ALICE, session=False)
+        made.name(ALICE, made.pds.url, "alice.test")
+        yield made
+
+
+def environment(world: World, **settings: str) -> dict[str, str]:
+    kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+    made = {
+        "DB": str(world.settings.db),
+        "PLC": world.plc_host.url,
+        "HANDLE_RESOLVER": world.plc_host.url,
+        "RELAY": "ws://127.0.0.1:1",
+        "ALLOW_PRIVATE_HOSTS": "on",
+        "SECRET_KEY": KEY,
+        "OPERATORS": OPERATOR,
+        **settings,
+    }
+    return {
+        **kept,
+        "PYTHONPATH": str(ROOT),
+        **{f"RESCIND_{name}": value for name, value in made.items()},
+    }
+
+
+async def spawn(world: World, *arguments: str, **settings: str) -> Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "indexer", *arguments, env=environment(world, **settings),
+        cwd=world.settings.db.parent, stdin=PIPE, stdout=PIPE, stderr=PIPE,
+    )  # fmt: skip
+
+
+async def rescind(
+    world: World, *arguments: str, stdin: str = "", **settings: str
+) -> tuple[int, str, str]:
+    """Run a command to its end; return its status and what it printed."""
+
+    def run() -> Result:
+        with logging_kept():
+            return CliRunner().invoke(
+                main, arguments, input=stdin, env=environment(world, **settings)
+            )
+
+    found = await asyncio.to_thread(run)
+    assert found.exception is None or isinstance(found.exception, SystemExit), found.exception
+    return found.exit_code, found.stdout, found.stderr
+
+
+async def rescind_run(world: World, *arguments: str, **settings: str) -> tuple[int, str, str]:
+    """Run a daemon, which handles signals and so needs a process, to its end."""
+    process = await spawn(world, "run", *arguments, **settings)
+    try:
+        async with asyncio.timeout(20):
+            out, err = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert "Traceback" not in err.decode()
+    return process.returncode or 0, out.decode(), err.decode()
+
+
+@contextmanager
+def logging_kept() -> Iterator[None]:
+    """A command sets logging up for its process, which is ours here."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+    try:
+        yield
+    finally:
+        logging.root.handlers[:] = handlers
+        logging.root.setLevel(level)
+        structlog.reset_defaults()
+
+
+def last_line(text: str) -> str:
+    return text.strip().splitlines()[-1]
+
+
+# --- login and logout ---
+
+
+async def test_the_password_may_come_from_standard_input(world: World) -> None:
+    status, out, err = await rescind(world, "login", ALICE, stdin=PASSWORD + "\n")
+    assert (status, out) == (0, f"Logged in as {ALICE} (alice.test).\n")
+    assert PASSWORD not in out + err
+    assert (await world.sessions.get(ALICE)).refresh in world.pds.refresh
+
+
+async def test_the_password_may_come_from_the_environment(world: World) -> None:
+    status, out, _ = await rescind(world, "login", "@alice.test", APP_PASSWORD=PASSWORD)
+    assert (status, out) == (0, f"Logged in as {ALICE} (alice.test).\n")
+
+
+async def test_on_a_terminal_the_password_is_asked_for_and_not_shown(world: World) -> None:
+    ours, theirs = os.openpty()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "indexer", "login", ALICE, env=environment(world),
+        cwd=world.settings.db.parent, stdin=theirs, stdout=theirs, stderr=theirs,
+        preexec_fn=lambda: os.login_tty(theirs),
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    try:
+        async with asyncio.timeout(20):
+            while b"App password" not in shown:
+                shown += await asyncio.to_thread(os.read, ours, 1000)
+            os.write(ours, PASSWORD.encode() + b"\n")
+            with contextlib.suppress(OSError):  # Linux says EIO when the other side is gone
+                while more := await asyncio.to_thread(os.read, ours, 1000):
+                    shown += more
+            assert await process.wait() == 0
+    finally:
+        os.close(ours)
+        if process.returncode is None:
+            process.kill()
+    assert b"Logged in as" in shown
+    assert PASSWORD.encode() not in shown
+
+
+async def test_a_wrong_password_is_one_line_without_the_password(world: World) -> None:
+    status, out, err = await rescind(world, "login", ALICE, stdin="wron-gpas-swor-dxxx\n")
+    assert (status, out) == (1, "")
+    assert err == "Error: AuthenticationRequired: Invalid identifier or password\n"
+
+
+async def test_no_password_is_a_mistake_in_the_use(world: World) -> None:
+    status, _, err = await rescind(world, "login", ALICE, stdin="\n")
+    assert status == 2
+    assert "no app password was given" in err
+    assert world.pds.of(LOG_IN) == []
+
+
+def test_the_password_can_not_be_given_on_the_command_line() -> None:
+    found = CliRunner().invoke(main, ["login", "--help"])
+    assert found.exit_code == 0
+    assert "--password" not in found.output
+    assert "--app-password" not in found.output
+    assert CliRunner().invoke(main, ["login", "alice.test", PASSWORD]).exit_code == 2
+
+
+async def test_an_account_that_is_none_is_one_line(world: World) -> None:
+    for name, reason in (("nobody.test", "unreachable"), (BOB, "not_found")):
+        status, _, err = await rescind(world, "login", name, stdin=PASSWORD)
+        assert (status, err) == (1, f"Error: the account can't be resolved: {reason}\n")
+
+
+async def test_a_logout_forgets_the_session_and_says_if_there_is_none(world: World) -> None:
+    await world.log_in(ALICE, world.pds)
+    assert (await rescind(world, "logout", "alice.test"))[:2] == (0, f"Logged out {ALICE}.\n")
+    assert world.pds.refresh == {}
+    status, _, err = await rescind(world, "logout", ALICE)
+    assert (status, err) == (1, f"Error: there is no session for {ALICE}\n")
+
+
+async def test_a_key_file_that_is_broken_is_one_line(world: World) -> None:
+    (world.settings.db.parent / "rescind.db.key").write_text("x" * 64)
+    for status, _, err in (
+        await rescind(world, "login", ALICE, stdin=PASSWORD, SECRET_KEY=""),
+        await rescind_run(world, SECRET_KEY="", BIND=free_address()),
+    ):
+        assert status == 1
+        assert "does not hold 64 hex digits" in last_line(err)
+
+
+# --- status and outbox ---
+
+
+async def test_the_status_is_one_json_object_with_the_keys_of_the_design(world: World) -> None:
+    status, out, err = await rescind(world, "status", "--json")
+    assert (status, err) == (0, "")
+    found = json.loads(out)
+    assert found.keys() >= {
+        "cursor", "lag_seconds", "records", "tombstones", "repos", "outbox", "skipped", "rejected",
+        "sessions",
+    }  # fmt: skip
+    assert found["cursor"].keys() == {"relay", "seq", "time"}
+    for name in ("records", "tombstones"):
+        assert found[name].keys() == {"space", "invite", "verification"}
+    assert found["outbox"].keys() >= {"pending", "sent", "confirmed", "blocked"}
+
+
+async def test_a_misspelt_variable_is_named_and_is_no_error(world: World) -> None:
+    status, _, err = await rescind(world, "status", RELLAY="wss://relay.example.com")
+    assert status == 0
+    assert "setting.unknown" in err
+    assert "RESCIND_RELLAY" in err
+
+
+async def test_without_a_database_a_status_makes_none(world: World, tmp_path: Path) -> None:
+    missing = tmp_path / "missing.db"
+    for arguments in (["status"], ["outbox", "list"], ["outbox", "retry"]):
+        status, out, err = await rescind(world, *arguments, "--db", str(missing))
+        assert (status, out) == (1, "")
+        assert err.startswith(f"Error: There is no database at {missing}")
+    assert not missing.exists()
+
+
+async def test_the_outbox_is_listed_retried_and_dropped(world: World) -> None:
+    uris = [await world.verification(ALICE, key) for key in ("one", "two", "three")]
+    await world.enqueue(*uris)
+    async with world.db.transaction() as tx:
+        await outbox.mark_failed(
+            tx, uris, "HTTP 503", now=world.now, retry_at=world.now + 3_600_000
+        )
+        await outbox.mark_gone(tx, uris[2], "", world.now)
+
+    _, out, _ = await rescind(world, "outbox", "list")
+    assert [line.split() for line in out.splitlines()] == [
+        ["pending", "0", uri, "HTTP", "503"] for uri in uris[:2]
+    ]
+    _, out, _ = await rescind(world, "outbox", "list", "--json", "--all")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [(row["uri"], row["state"]) for row in rows] == [
+        (uris[0], "pending"), (uris[1], "pending"), (uris[2], "confirmed"),
+    ]  # fmt: skip
+    assert rows[0]["error"] == "HTTP 503"
+
+    _, out, _ = await rescind(world, "outbox", "retry", uris[0])
+    assert out == "1 to be tried now.\n"
+    now = int(time.time() * 1000)
+    assert now - 30_000 < (await world.row(uris[0])).due_at <= now
+    _, out, _ = await rescind(world, "outbox", "retry")
+    assert out == "2 to be tried now.\n"
+
+    status, _, err = await rescind(world, "outbox", "drop", uris[1])
+    assert (status, "--reason" in err) == (2, True)
+    status, out, _ = await rescind(world, "outbox", "drop", uris[1], "--reason", "a mistake")
+    assert (status, out) == (0, f"Dropped {uris[1]}.\n")
+    dropped = await world.row(uris[1])
+    assert (dropped.state, dropped.error) == ("dropped", "a mistake")
+    status, _, err = await rescind(world, "outbox", "drop", uris[2], "--reason", "x")
+    assert (status, err) == (1, f"Error: nothing waits in the outbox for {uris[2]}\n")
+    assert await world.audit() == [
+        ("operator", "outbox.retry", uris[0], None),
+        ("operator", "outbox.retry", "*", None),
+        ("operator", "outbox.drop", uris[1], "a mistake"),
+    ]
+
+
+# --- settings and files that can't be used ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "text"),
+    [
+        (["run", "--bind", "nonsense"], 1, "RESCIND_BIND (--bind)"),
+        (["run", "--secret-key", KEY], 2, "No such option"),
+        (["run", "--cursor", "-1"], 2, "--cursor"),
+        (["run", "--cursor", "9223372036854775808"], 2, "--cursor"),
+        (["replay"], 2, "--from"),
+        (["replay", "--from", "9", "--to", "8"], 2, "--to 8 lies before --from 9"),
+        (["replay", "--file", "/", "--to", "8"], 2, "is a directory"),
+        (["record"], 2, "FILE"),
+        (["record", "/no/such/place"], 1, "can't be written: No such file"),
+        (["record", "x", "--from", "9", "--to", "8"], 2, "--to 8 lies before --from 9"),
+        (["record", "x", "--frames", "0"], 2, "--frames"),
+        (["record", "x", "--for", "0"], 2, "--for"),
+        (["status", "--db", "/"], 1, "RESCIND_DB (--db)"),
+        (["nonsense"], 2, "No such command"),
+    ],
+)
+def test_a_mistake_in_the_use_is_named(arguments: list[str], status: int, text: str) -> None:
+    with logging_kept():
+        found = CliRunner().invoke(main, arguments)
+    assert found.exit_code == status
+    assert text in found.output
+    assert KEY not in found.output
+
+
+async def test_a_replay_for_other_collections_than_the_index_is_kept_for_is_refused(
+    world: World,
+) -> None:
+    async with world.db.transaction() as tx:
+        await backfills.begin(tx, "relay.test", make_scope(world.settings).collections)
+    status, _, err = await rescind(
+        world, "replay", "--from", "oldest", INVITE_COLLECTION="com.example.invite"
+    )
+    assert (status, err.startswith("Error: The index is kept for ")) == (1, True)
+    assert "com.example.invite" in err
+
+
+def test_each_flag_has_its_variable_in_the_help_and_the_key_has_no_flag() -> None:
+    text = CliRunner().invoke(main, ["run", "--help"], terminal_width=200).output
+    for name in ("DB", "RELAY", "PLC", "BIND", "PUBLIC_URL", "OPERATORS", "VERIFIER", "LOG_LEVEL"):
+        assert f"[RESCIND_{name}]" in text
+        assert f"--{name.lower().replace('_', '-')}" in text
+    assert "--secret-key" not in text
+
+
+async def test_a_file_that_is_no_database_or_of_a_newer_version_is_one_line(
+    world: World, tmp_path: Path
+) -> None:
+    text = tmp_path / "text.db"
+    text.write_text("no database" * 1000)
+    newer = tmp_path / "newer.db"
+    with contextlib.closing(sqlite3.connect(newer)) as db:
+        db.execute("pragma user_version = 999")
+    for path, message in ((text, "can't be opened"), (newer, "newer version")):
+        status, _, err = await rescind_run(world, "--db", str(path), BIND=free_address())
+        assert status == 1
+        assert message in last_line(err)
+
+
+def free_address() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+# --- the daemon ---
+
+
+class Daemon:
+    """`rescind run` on the world's database."""
+
+    def __init__(self, world: World, address: str) -> None:
+        self.world = world
+        self.address = address
+        self.process: Process
+        self.out = b""
+        self.err = b""
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}"
+
+    async def answers(self) -> bool:
+        async with httpx.AsyncClient(trust_env=False, verify=False, timeout=15) as client:
+            try:
+                answer = await client.get(f"{self.url}/.well-known/did.json")
+            except httpx.TransportError:
+                return False
+        return answer.status_code == 200
+
+    async def call(self, uri: str) -> httpx.Response:
+        did = f"did:web:localhost%3A{self.address.rpartition(':')[2]}"
+        now = int(time.time())
+        token = self.world.token(ALICE, REVOKE_VERIFICATIONS, aud=did, iat=now, exp=now + 60)
+        async with httpx.AsyncClient(trust_env=False, verify=False, timeout=15) as client:
+            return await client.post(
+                f"{self.url}/xrpc/{REVOKE_VERIFICATIONS}",
+                json={"uris": [uri]},
+                headers={"authorization": f"Bearer {token}"},
+            )
+
+    async def end(self, number: signal.Signals | None = None, within: float = 15.0) -> int:
+        """Send a signal, if any, and return the exit status."""
+        if number is not None:
+            self.process.send_signal(number)
+        async with asyncio.timeout(within):
+            out, err = await self.process.communicate()
+        self.out += out
+        self.err += err
+        return self.process.returncode or 0
+
+    def logged(self) -> list[dict[str, Any]]:
+        lines = self.err.decode().splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+@asynccontextmanager
+async def running(world: World, **settings: str) -> AsyncIterator[Daemon]:
+    daemon = Daemon(world, free_address())
+    daemon.process = await spawn(
+        world, "run", BIND=daemon.address, **{"LOG_FORMAT": "json", **settings}
+    )
+    try:
+        async with asyncio.timeout(15):
+            while not await daemon.answers():
+                assert daemon.process.returncode is None, await daemon.process.communicate()
+                await asyncio.sleep(0.05)
+        yield daemon
+    finally:
+        if daemon.process.returncode is None:
+            daemon.process.kill()
+            await daemon.process.communicate()
+
+
+async def test_the_daemon_says_what_it_uses_and_where_but_no_secret(world: World) -> None:
+    async with running(world) as daemon:
+        assert await daemon.end(signal.SIGTERM) == 0
+    banner = daemon.out.decode()
+    for text in (
+        str(world.settings.db), "ws://127.0.0.1:1", world.plc_host.url, daemon.url, OPERATOR,
+        "did:web:localhost%3A", "RESCIND_SECRET_KEY",
+    ):  # fmt: skip
+        assert text in banner
+    assert KEY not in banner + daemon.err.decode()
+    assert {entry["event"] for entry in daemon.logged()} >= {
+        "daemon.started", "daemon.stopping", "daemon.stopped",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+async def test_metrics_are_served_where_the_setting_says(world: World, elsewhere: bool) -> None:
+    address = free_address()
+    settings = {"METRICS_BIND": address} if elsewhere else {}
+    async with running(world, **settings) as daemon, httpx.AsyncClient(trust_env=False) as client:
+        beside = await client.get(f"{daemon.url}/metrics")
+        assert beside.status_code == (404 if elsewhere else 200)
+        if elsewhere:
+            found = await client.get(f"http://{address}/metrics")
+            assert "rescind_frames_total 0.0" in found.text
+        assert await daemon.end(signal.SIGTERM) == 0
+    assert f"{address if elsewhere else daemon.address}/metrics" in daemon.out.decode()
+
+
+async def test_a_daemon_without_a_relay_says_that_it_is_not_well(world: World) -> None:
+    async with running(world) as daemon, httpx.AsyncClient(trust_env=False) as client:
+        answer = await client.get(f"{daemon.url}/xrpc/_health")
+        assert answer.status_code == 503
+        assert "has not been reached" in answer.json()["message"]
+        assert await daemon.end(signal.SIGTERM) == 0
+
+
+async def test_without_a_relay_it_serves_on_says_so_and_tries_again_later_and_later(
+    world: World,
+) -> None:
+    async with running(world) as daemon:
+        await asyncio.sleep(1.5)
+        assert await daemon.answers()
+        assert await daemon.end(signal.SIGTERM) == 0
+    tries = [entry for entry in daemon.logged() if entry["event"] == "firehose.unreachable"]
+    assert 1 <= len(tries) <= 10
+    assert {entry["relay"] for entry in tries} == {"ws://127.0.0.1:1"}
+    assert all(0 < entry["retry_in_s"] <= 60 for entry in tries)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_it_at_once_although_a_connection_is_kept_open(
+    world: World, number: signal.Signals
+) -> None:
+    async with (
+        running(world) as daemon,
+        httpx.AsyncClient(trust_env=False, verify=False) as client,
+    ):
+        await client.get(f"{daemon.url}/.well-known/did.json")
+        host, _, port = daemon.address.rpartition(":")
+        _, silent = await asyncio.open_connection(host, int(port))
+        _, slow = await asyncio.open_connection(host, int(port))
+        slow.write(b"POST /xrpc/x HTTP/1.1\r\nHost:")
+        await asyncio.sleep(0.1)
+        started = time.monotonic()
+        assert await daemon.end(number) == 0
+        assert time.monotonic() - started < 3
+        silent.close()
+        slow.close()
+
+
+async def test_a_call_under_way_is_answered_before_the_end_and_nothing_is_lost(
+    world: World,
+) -> None:
+    await world.log_in(ALICE, world.pds)
+    uri = await world.verification(ALICE)
+    gate = asyncio.Event()
+    world.pds.fail(DELETE, waiting(gate))
+    async with running(world) as daemon:
+        call = asyncio.create_task(daemon.call(uri))
+        await eventually(lambda: is_busy(world))
+        daemon.process.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.3)
+        gate.set()
+        answer = await call
+        assert answer.json() == {"revokedVerifications": [uri], "failedRevocations": []}
+        assert await daemon.end() == 0
+    assert (await world.row(uri)).state == "sent"
+
+
+async def is_busy(world: World) -> bool:
+    return world.pds.busy[DELETE] > 0
+
+
+async def test_a_second_daemon_on_the_database_is_refused_and_the_first_goes_on(
+    world: World,
+) -> None:
+    async with running(world) as daemon:
+        status, out, err = await rescind(world, "run", BIND=free_address())
+        assert (status, out) == (1, "")
+        assert err == f"Error: another daemon is running on {world.settings.db}\n"
+        _, out, _ = await rescind(world, "status", "--json")
+        assert json.loads(out)["daemon"]["pid"] == daemon.process.pid
+        assert daemon.process.returncode is None
+
+
+async def test_a_port_in_use_is_one_line_that_names_the_setting(world: World) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        status, out, err = await rescind(world, "run", BIND=address)
+    assert (status, out) == (1, "")
+    assert err == f"Error: RESCIND_BIND (--bind): {address}: Address already in use\n"
+
+
+async def test_our_own_fault_ends_it_with_a_clear_last_line(world: World) -> None:
+    async with running(world) as daemon:
+        with contextlib.closing(sqlite3.connect(world.settings.db, timeout=10)) as db:
+            db.execute("drop table outbox")
+        assert await daemon.end() == 1
+    assert last_line(daemon.err.decode()) == (
+        "Error: the daemon died: OperationalError: no such table: outbox"
+    )
+    [entry] = [entry for entry in daemon.logged() if entry["event"] == "daemon.died"]
+    assert "outbox" in entry["exception"]
+
+
+async def test_a_login_beside_the_daemon_is_taken_up_by_it(world: World) -> None:
+    uri = await world.verification(ALICE)
+    await world.enqueue(uri)
+    async with running(world) as daemon:
+        await eventually(lambda: is_in(world, uri, "blocked"), 10)
+        await rescind(world, "login", ALICE, stdin=PASSWORD)
+        await eventually(lambda: is_in(world, uri, "sent"), 10)
+        assert await daemon.end(signal.SIGTERM) == 0
+    assert not re.search(r"eyJ[A-Za-z0-9]", daemon.err.decode())
+    assert PASSWORD not in daemon.err.decode()
+
+
+async def is_in(world: World, uri: str, state: str) -> bool:
+    return (await world.row(uri)).state == state

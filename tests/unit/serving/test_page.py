@@ -1,0 +1,98 @@
+"""Who comes by learns what this is, and who looks its DID up finds it."""
+
+import json
+from collections.abc import AsyncIterator
+from html.parser import HTMLParser
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from indexer.config.settings import Settings
+from tests.support.xrpc_world import REVOKE_INVITE, World, make_world
+from xrpc.methods.table import METHODS
+from xrpc.serving.page import render
+
+
+class Page(HTMLParser):
+    """The tags, links and text of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name == "href"]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with make_world(tmp_path) as made, made.serving():
+        yield made
+
+
+async def test_the_page_says_what_this_is(world: World) -> None:
+    answer = await world.request("GET", "/")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    page = Page(answer.text)
+    assert "AppView" in page.text
+    assert version("rescind") in page.text
+    assert "did:web:rescind.test#rescind" in page.text
+    for nsid in METHODS:
+        assert nsid in page.text
+
+
+async def test_every_link_of_the_page_leads_somewhere(world: World) -> None:
+    page = Page((await world.request("GET", "/")).text)
+    own = [link for link in page.links if link.startswith("/")]
+    assert len(own) == len(METHODS) + 2
+    for link in own:
+        answer = await world.request("GET", link)
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == "application/json"
+
+
+async def test_nothing_runs_on_the_page(world: World) -> None:
+    answer = await world.request("GET", "/")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert not {"script", "img", "link", "iframe", "form"} & set(Page(answer.text).tags)
+
+
+def test_what_gets_into_the_page_is_text() -> None:
+    settings = Settings.load({"public_url": "https://x<script>.test"})
+    text = render(settings, {"a.b.<script>": {"description": "<script>"}})
+    assert "script" not in Page(text).tags
+    assert Page(text).text.count("<script>") == 3
+
+
+async def test_the_documents_of_the_methods_are_served_as_they_are(world: World) -> None:
+    answer = await world.request("GET", f"/lexicons/{REVOKE_INVITE}.json")
+    assert answer.json()["id"] == REVOKE_INVITE
+    shipped = Path(__file__).parents[3] / "xrpc/lexicons" / f"{REVOKE_INVITE}.json"
+    assert answer.json() == json.loads(shipped.read_text())
+
+
+@pytest.mark.parametrize(
+    "path", ["/lexicons/", "/lexicons/x.json", "/lexicons/..%2fapp.py", "/lexicons/../app.py"]
+)
+async def test_nothing_else_is_served_from_there(world: World, path: str) -> None:
+    answer = await world.request("GET", path)
+    assert (answer.status_code, answer.json()["error"]) == (404, "NotFound")
+
+
+async def test_the_did_of_the_service_is_at_its_host(world: World) -> None:
+    answer = await world.request("GET", "/.well-known/atproto-did", headers={"origin": "https://x"})
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert answer.headers["access-control-allow-origin"] == "*"
+    assert answer.text == "did:web:rescind.test"
+    document = await world.request("GET", "/.well-known/did.json")
+    assert document.json()["id"] == answer.text
