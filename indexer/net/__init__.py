@@ -1,0 +1,8 @@
+"""Requests to hosts that strangers name.
+
+`guard` says where a request may go, `requests` how long it may take and how much it may bring,
+`health` when a failing host is asked again.
+
+Promise: no private address is dialled, whatever DNS or a redirect says, and no answer is larger or
+slower than its limit. Never knows what is asked for, or why.
+"""

@@ -99,7 +99,16 @@ class Projection:
             repo is not None and repo.whole_rev is not None and contents.rev <= repo.whole_rev
         )
         # As if one commit had written all of it at the revision of the copy.
-        commit = VerifiedCommit(0, None, did, contents.rev, None, None, contents.data, ())
+        commit = VerifiedCommit(
+            seq=0,
+            time=None,
+            did=did,
+            rev=contents.rev,
+            since=None,
+            prev_data=None,
+            data=contents.data,
+            writes=(),
+        )
         # What was there, or not yet, before all was known says nothing of what is there since.
         paths = () if is_old_news else contents.records
         copied = {f"at://{did}/{path}": path for path in paths}
@@ -232,7 +241,9 @@ def _copied(contents: Contents, uri: str, path: str | None) -> Write:
     """Return the write that a copy of a repo amounts to for one URI."""
     if path is None:
         _, _, _, collection, rkey = uri.split("/", 4)
-        return Write("delete", collection, rkey, None, None, None)
+        return Write(
+            action="delete", collection=collection, rkey=rkey, cid=None, prev=None, block=None
+        )
     cid, block = contents.records[path]
     collection, _, rkey = path.partition("/")
-    return Write("create", collection, rkey, cid, None, block)
+    return Write(action="create", collection=collection, rkey=rkey, cid=cid, prev=None, block=block)

@@ -94,8 +94,7 @@ def _delete(part: Slice, commit: VerifiedCommit, parsed: Parsed, now: int) -> No
     if old is not None and old.trusted:
         part.bury(replace(_stone(old, "deleted", now), rev=rev))
     elif uri not in part.tombstones:
-        cid = parsed.write.prev or ""
-        part.bury(Tombstone(uri, cid, parsed.kind, commit.did, rev, "deleted", None, None, now))
+        part.bury(_stone_of_unknown(commit, parsed, parsed.write.prev or "", "deleted", now))
     part.advance_tombstones(uri, rev)
     if old is not None and not old.revoked:
         part.drop_row(uri)
@@ -111,8 +110,7 @@ def _replace_by_invalid(part: Slice, commit: VerifiedCommit, parsed: Parsed, now
     old = part.rows.get(uri)
     if old is not None and old.trusted:
         part.bury(replace(_stone(old, "replaced", now), rev=rev))
-    cid = parsed.write.cid or ""
-    part.bury(Tombstone(uri, cid, parsed.kind, commit.did, rev, "replaced", None, None, now))
+    part.bury(_stone_of_unknown(commit, parsed, parsed.write.cid or "", "replaced", now))
     if old is not None and not old.revoked:
         part.drop_row(uri)
 
@@ -131,7 +129,7 @@ def _is_outdated(
         return False
     if parsed.kind == "space" and newest > rev > part.ended_up_to(uri):
         # Of no version: the one that was there then may be the one that is there since.
-        part.bury(Tombstone(uri, "", "space", commit.did, rev, cause, None, None, now))
+        part.bury(_stone_of_unknown(commit, parsed, "", cause, now))
     return True
 
 
@@ -149,4 +147,21 @@ def _stone(row: Row, cause: tombstones.Cause, now: int) -> Tombstone:
         created_at=now,
         space_uri=invite.space_uri if invite else None,
         token_hash=invite.token_hash if invite else None,
+    )
+
+
+def _stone_of_unknown(
+    commit: VerifiedCommit, parsed: Parsed, cid: str, cause: tombstones.Cause, now: int
+) -> Tombstone:
+    """Return the tombstone of a version that the index never had, or can't read."""
+    return Tombstone(
+        uri=parsed.uri,
+        cid=cid,
+        kind=parsed.kind,
+        did=commit.did,
+        rev=commit.rev,
+        cause=cause,
+        actor=None,
+        reason=None,
+        created_at=now,
     )

@@ -175,12 +175,20 @@ async def load_untrusted(db: Reader, uris: Iterable[str]) -> list[Row]:
     )
     return [
         Row(
-            r["uri"],
-            r["did"],
-            r["cid"],
-            r["rev"],
+            uri=r["uri"],
+            did=r["did"],
+            cid=r["cid"],
+            rev=r["rev"],
             revoked=False,
-            fields=Invite(r["space_uri"], r["token_hash"], "join", None, None, None, 0),
+            fields=Invite(
+                space_uri=r["space_uri"],
+                token_hash=r["token_hash"],
+                kind="join",
+                max_uses=None,
+                expires_at=None,
+                note=None,
+                created_at=0,
+            ),
             trusted=False,
         )
         for r in rows

@@ -74,7 +74,14 @@ async def create(
     _log.info("create.written", repo=session.did, count=len(records), rev=created.rev)
     await _seen(services, session.did, created.rev, deadline)
     return [
-        Row(record.target.uri, record.did, cid, created.rev, False, field)
+        Row(
+            uri=record.target.uri,
+            did=record.did,
+            cid=cid,
+            rev=created.rev,
+            revoked=False,
+            fields=field,
+        )
         for record, cid, field in zip(records, created.cids, fields, strict=True)
     ]
 

@@ -36,7 +36,15 @@ async def redeem(services: Services, call: Call) -> dict[str, Any]:
             if not admission.is_member:
                 space, invite = admission.space, admission.invite
                 await members.add(
-                    tx, Member(space.uri, did, space.rev, token_hash, invite.did, now)
+                    tx,
+                    Member(
+                        space_uri=space.uri,
+                        did=did,
+                        rev=space.rev,
+                        token_hash=token_hash,
+                        added_by=invite.did,
+                        added_at=now,
+                    ),
                 )
                 await invite_tokens.count_use(tx, token_hash, space.uri)
     return {"spaceUri": admission.space.uri}

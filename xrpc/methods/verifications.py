@@ -254,7 +254,15 @@ async def _lay_tombstones(
         part.put_repo(part.repo(target.did))
         part.bury(
             Tombstone(
-                target.uri, cid, "verification", target.did, rev, "revoked", actor, reason, now
+                uri=target.uri,
+                cid=cid,
+                kind="verification",
+                did=target.did,
+                rev=rev,
+                cause="revoked",
+                actor=actor,
+                reason=reason,
+                created_at=now,
             )
         )
         if row is not None:
