@@ -29,7 +29,7 @@ from scripts.benchmarks.usage import cpu_of
 from scripts.benchmarks.xrpc_client import first_failure_alone
 from scripts.benchmarks.xrpc_stage import Size
 from tests.e2e.daemon import Daemon, eventually
-from tests.unit.serving.test_metrics import read
+from tests.support.metrics_text import read
 
 RATE = 1_000  # frames that are written in a second, as on the network
 LIVE = 2_000  # frames that are read before it goes away

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from http import HTTPStatus
 from urllib.parse import parse_qs, urlsplit
 
+import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
@@ -140,3 +141,9 @@ async def hanging(_: Relay, socket: ServerConnection, __: int | None) -> None:
 
 def refusal(status: int, **headers: str) -> Response:
     return Response(status, HTTPStatus(status).phrase, Headers(headers), b"")
+
+
+@pytest.fixture
+async def relay() -> AsyncIterator[Relay]:
+    async with relaying() as relay:
+        yield relay

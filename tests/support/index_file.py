@@ -6,6 +6,8 @@ from itertools import count, repeat
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from indexer.lexicon.syntax import parse_at_uri
 from indexer.rules.projection import Change, Projection
 from indexer.store import invite_tokens, members, outbox, spaces, tombstones
@@ -199,3 +201,9 @@ class Index:
 async def opened(directory: Path, name: str = "index.db") -> AsyncIterator[Index]:
     async with await Database.open(directory / name) as db:
         yield Index(db)
+
+
+@pytest.fixture
+async def index(tmp_path: Path) -> AsyncIterator[Index]:
+    async with opened(tmp_path) as index:
+        yield index

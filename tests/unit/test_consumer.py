@@ -2,8 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +11,21 @@ from structlog.testing import capture_logs
 from websockets.asyncio.server import ServerConnection
 
 from indexer import consumer as module
-from indexer.consumer import Consumer, cursor_checkpoint
+from indexer.consumer import cursor_checkpoint
 from indexer.prover import Prover
 from indexer.rules.projection import TURN
 from indexer.store import cursors, daemon, repos
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database, DatabaseError
 from indexer.stream import firehose, inbox
-from indexer.stream.firehose import Firehose
 from indexer.stream.receiver import FAR_AHEAD
-from tests.support.fake_relay import (
-    Relay,
-    Script,
-    breaking,
-    hanging,
-    refusal,
-    relaying,
-    sending,
-    text,
-)
+from tests.support.consuming import consumer_of, consuming, cursor_at, fill, indexed, path
+from tests.support.fake_relay import Relay, Script, breaking, hanging, refusal, relay, sending, text
 from tests.support.frames import (
     ALICE,
     BOB,
     COLLECTIONS,
     NOW,
-    SCOPE,
     SPACE,
     TIME,
     VERIFICATION,
@@ -49,11 +37,13 @@ from tests.support.frames import (
     frame,
     identity_frame,
     info_frame,
-    prover,
     space,
     verification,
 )
-from tests.support.index_file import RELAY, Index, opened
+from tests.support.index_file import RELAY, Index, index, opened
+from tests.support.waiting import ready, until
+
+__all__ = ["index", "relay"]  # fixtures
 
 NOISE = b"\xff noise"
 
@@ -65,81 +55,6 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(firehose, "CLOSE_TIMEOUT", 0.1)
     monkeypatch.setattr(module, "GATHER", 0.005)
     monkeypatch.setattr(module, "CURSOR_INTERVAL", 0.05)
-
-
-@pytest.fixture
-async def relay() -> AsyncIterator[Relay]:
-    async with relaying() as relay:
-        yield relay
-
-
-@pytest.fixture
-async def index(tmp_path: Path) -> AsyncIterator[Index]:
-    async with opened(tmp_path) as index:
-        yield index
-
-
-def consumer_of(db: Database, relay: Relay, start: int | None, **more: Any) -> Consumer:
-    options: dict[str, Any] = {
-        "checkpoint": cursor_checkpoint(RELAY),
-        "clock": lambda: NOW / 1000,
-        "prover": prover(),
-        **more,
-    }
-    source = Firehose(relay.url)
-    return Consumer(db, SCOPE, source=source, relay=RELAY, start=start, **options)
-
-
-@asynccontextmanager
-async def consuming(
-    index: Index, relay: Relay, start: int | None = 0, **more: Any
-) -> AsyncIterator[Consumer]:
-    """Run a consumer meanwhile; if it dies, so does the test."""
-    consumer = consumer_of(index.db, relay, start, **more)
-    running = asyncio.create_task(consumer.run())
-    try:
-        yield consumer
-        assert not running.done()
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-
-
-async def until(holds: Callable[[], Awaitable[object]], within: float = 20.0) -> None:
-    try:
-        async with asyncio.timeout(within):
-            while not await holds():
-                await asyncio.sleep(0.005)
-    except TimeoutError:
-        raise AssertionError(f"it did not come to that within {within} s") from None
-
-
-async def cursor_at(index: Index, seq: int | None, within: float = 20.0) -> None:
-    async def is_there() -> bool:
-        cursor = await cursors.load(index.db, RELAY)
-        return (cursor.seq if cursor else None) == seq
-
-    await until(is_there, within)
-
-
-def path(number: int) -> str:
-    return f"{VERIFICATION}/{number}"
-
-
-def fill(relay: Relay, first: int, last: int, author: Author | None = None) -> Author:
-    """Let the relay have these seqs: records of ours, each followed by what concerns nobody."""
-    author = author or Author()
-    for seq in range(first, last + 1):
-        if seq % 2:
-            relay.add(seq, author.commit(seq, {path(seq): verification()}))
-        else:
-            relay.add(seq, foreign_commit(seq))
-    return author
-
-
-async def indexed(index: Index) -> list[int]:
-    rows = await index.rows("verifications")
-    return sorted(int(row["uri"].rpartition("/")[2]) for row in rows)
 
 
 # --- the way of a frame ---
@@ -161,7 +76,7 @@ async def test_frames_become_rows_and_move_the_cursor(index: Index, relay: Relay
 async def test_without_a_start_it_begins_at_the_live_end(index: Index, relay: Relay) -> None:
     author = fill(relay, 1, 4)
     async with consuming(index, relay, None):
-        await until(lambda: _true(relay.cursors))
+        await until(lambda: ready(relay.cursors))
         await asyncio.sleep(0.1)
         fill(relay, 5, 6, author)
         await cursor_at(index, 6)
@@ -169,16 +84,12 @@ async def test_without_a_start_it_begins_at_the_live_end(index: Index, relay: Re
     assert await indexed(index) == [5]
 
 
-async def _true(value: object) -> object:
-    return value
-
-
 async def test_frames_that_concern_nobody_move_the_cursor_within_about_a_second(
     index: Index, relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "CURSOR_INTERVAL", 1.0)
     async with consuming(index, relay):
-        await until(lambda: _true(relay.cursors))
+        await until(lambda: ready(relay.cursors))
         relay.add(7, foreign_commit(7))
         await cursor_at(index, 7, within=1.5)
 
@@ -217,7 +128,7 @@ async def test_repos_that_another_process_tracks_are_tracked_here_too(
     index: Index, relay: Relay
 ) -> None:
     async with consuming(index, relay):
-        await until(lambda: _true(relay.cursors))
+        await until(lambda: ready(relay.cursors))
         async with index.db.transaction() as tx:
             await repos.save(tx, [repos.Repo(BOB)])
         await asyncio.sleep(0.3)
@@ -294,7 +205,7 @@ async def test_a_relay_that_is_silent_or_away_costs_no_cursor(
         await cursors.save(tx, RELAY, Cursor(7, None))
     relay.answers = [refusal(503)] * 5
     async with consuming(index, relay, start):
-        await until(lambda: _true(relay.cursors))
+        await until(lambda: ready(relay.cursors))
         await asyncio.sleep(0.2)
     assert await cursors.load(index.db, RELAY) == Cursor(7, None)
 
@@ -385,6 +296,7 @@ async def test_an_oversized_frame_does_not_stop_it_for_good(index: Index, relay:
         await cursor_at(index, 3)
     assert relay.cursors == [0, 1, 1, 2]
     assert await indexed(index) == [1, 3]
+
     # It was of nobody, as far as we can know: the next commits tell what is missing.
 
 
@@ -432,7 +344,7 @@ async def test_a_future_cursor_goes_live_forgets_the_cursor_and_marks_every_repo
     async with consuming(index, relay, 5_000):
         await cursor_at(index, None)
         assert (await index.repo())["sync"] == "desynchronized"
-        await until(lambda: _true(len(relay.cursors) == 2))
+        await until(lambda: ready(len(relay.cursors) == 2))
         await asyncio.sleep(0.05)
         relay.add(7, foreign_commit(7))
         await cursor_at(index, 7)
@@ -451,7 +363,7 @@ async def test_a_future_cursor_makes_account_events_of_the_new_sequence_count(
     relay.scripts = [sending(error_frame("FutureCursor"))]
     async with consuming(index, relay, 9_000):
         await cursor_at(index, None)
-        await until(lambda: _true(len(relay.cursors) == 3))
+        await until(lambda: ready(len(relay.cursors) == 3))
         await asyncio.sleep(0.05)
         relay.add(3, frame("#account", body))
         await cursor_at(index, 3)

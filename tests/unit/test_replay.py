@@ -1,9 +1,7 @@
 """A stretch is played again beside the daemon: nothing changes but what was missing."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +14,8 @@ from indexer.store.cursors import Cursor
 from indexer.store.db import Database
 from indexer.stream import firehose
 from indexer.stream.firehose import Firehose
-from tests.support.fake_relay import Relay, breaking, refusal, relaying, sending
+from tests.support.consuming import consuming, cursor_at, fill, indexed, path
+from tests.support.fake_relay import Relay, breaking, refusal, relay, sending
 from tests.support.frames import (
     ALICE,
     BOB,
@@ -29,8 +28,9 @@ from tests.support.frames import (
     prover,
     verification,
 )
-from tests.support.index_file import RELAY, Index, opened
-from tests.unit.test_consumer import consuming, cursor_at, fill, indexed, path
+from tests.support.index_file import RELAY, Index, index
+
+__all__ = ["index", "relay"]  # fixtures
 
 IDLE = 0.3  # seconds
 
@@ -44,18 +44,6 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consumer, "CURSOR_INTERVAL", 0.05)
     monkeypatch.setattr(module, "REPORT_EVERY", 0.02)
     monkeypatch.setattr(module, "IDLE_AFTER", IDLE)
-
-
-@pytest.fixture
-async def relay() -> AsyncIterator[Relay]:
-    async with relaying() as relay:
-        yield relay
-
-
-@pytest.fixture
-async def index(tmp_path: Path) -> AsyncIterator[Index]:
-    async with opened(tmp_path) as index:
-        yield index
 
 
 async def play(

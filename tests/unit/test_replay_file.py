@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from indexer.store.cursors import Cursor
 from indexer.stream.firehose import Firehose
 from indexer.stream.recorder import Recorder
 from indexer.stream.recording import Recording, Writer
+from tests.support.consuming import consuming, cursor_at, fill, indexed, path
 from tests.support.fake_relay import relaying, sending
 from tests.support.frames import (
     SCOPE,
@@ -27,8 +28,10 @@ from tests.support.frames import (
     prover,
     verification,
 )
-from tests.support.index_file import RELAY, Index, opened
-from tests.unit.test_consumer import _true, consuming, cursor_at, fill, indexed, path, until
+from tests.support.index_file import RELAY, Index, index, opened
+from tests.support.waiting import ready, until
+
+__all__ = ["index"]  # fixtures
 
 
 @pytest.fixture(autouse=True)
@@ -37,12 +40,6 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consumer, "CURSOR_INTERVAL", 0.05)
     monkeypatch.setattr(module, "REPORT_EVERY", 0.02)
     monkeypatch.setattr("indexer.stream.recording.CHUNK", 4_000)  # bytes: some five frames
-
-
-@pytest.fixture
-async def index(tmp_path: Path) -> AsyncIterator[Index]:
-    async with opened(tmp_path) as index:
-        yield index
 
 
 @pytest.fixture
@@ -155,7 +152,7 @@ async def test_numbers_that_the_relay_has_given_up_since_are_not_compared_with_t
         relay.frames.clear()
         relay.scripts = [sending(error_frame("FutureCursor"))]
         async with consuming(index, relay, 1_000_001):
-            await until(lambda: _true(len(relay.cursors) == 3))
+            await until(lambda: ready(len(relay.cursors) == 3))
             await asyncio.sleep(0.05)
             relay.add(7, account(7, TIME, True))
             await cursor_at(index, 7)

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import logging
 import os
 import re
 import signal
@@ -11,34 +10,30 @@ import socket
 import sqlite3
 import sys
 import time
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-import structlog
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from indexer.cli import main
 from indexer.cli.base import make_scope
 from indexer.store import backfills, outbox
-from tests.support.fake_pds import DELETE, LOG_IN, waiting
-from tests.support.xrpc_world import (
-    ALICE,
-    BOB,
-    OPERATOR,
-    REVOKE_VERIFICATIONS,
-    World,
-    eventually,
-    make_world,
+from tests.support.command import (
+    KEY,
+    environment,
+    free_address,
+    last_line,
+    logging_kept,
+    rescind,
+    rescind_run,
 )
+from tests.support.fake_pds import DELETE, LOG_IN, waiting
+from tests.support.running_daemon import running
+from tests.support.xrpc_world import ALICE, BOB, OPERATOR, World, eventually, make_world
 
 PASSWORD = "abcd-efgh-ijkl-mnop"
-KEY = "6b" * 32  # that of the world's vault
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -47,77 +42,6 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         await made.account(ALICE, session=False)
         made.name(ALICE, made.pds.url, "alice.test")
         yield made
-
-
-def environment(world: World, **settings: str) -> dict[str, str]:
-    kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
-    made = {
-        "DB": str(world.settings.db),
-        "PLC": world.plc_host.url,
-        "HANDLE_RESOLVER": world.plc_host.url,
-        "RELAY": "ws://127.0.0.1:1",
-        "ALLOW_PRIVATE_HOSTS": "on",
-        "SECRET_KEY": KEY,
-        "OPERATORS": OPERATOR,
-        **settings,
-    }
-    return {
-        **kept,
-        "PYTHONPATH": str(ROOT),
-        **{f"RESCIND_{name}": value for name, value in made.items()},
-    }
-
-
-async def spawn(world: World, *arguments: str, **settings: str) -> Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "indexer", *arguments, env=environment(world, **settings),
-        cwd=world.settings.db.parent, stdin=PIPE, stdout=PIPE, stderr=PIPE,
-    )  # fmt: skip
-
-
-async def rescind(
-    world: World, *arguments: str, stdin: str = "", **settings: str
-) -> tuple[int, str, str]:
-    """Run a command to its end; return its status and what it printed."""
-
-    def run() -> Result:
-        with logging_kept():
-            return CliRunner().invoke(
-                main, arguments, input=stdin, env=environment(world, **settings)
-            )
-
-    found = await asyncio.to_thread(run)
-    assert found.exception is None or isinstance(found.exception, SystemExit), found.exception
-    return found.exit_code, found.stdout, found.stderr
-
-
-async def rescind_run(world: World, *arguments: str, **settings: str) -> tuple[int, str, str]:
-    """Run a daemon, which handles signals and so needs a process, to its end."""
-    process = await spawn(world, "run", *arguments, **settings)
-    try:
-        async with asyncio.timeout(20):
-            out, err = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-    assert "Traceback" not in err.decode()
-    return process.returncode or 0, out.decode(), err.decode()
-
-
-@contextmanager
-def logging_kept() -> Iterator[None]:
-    """A command sets logging up for its process, which is ours here."""
-    handlers, level = logging.root.handlers[:], logging.root.level
-    try:
-        yield
-    finally:
-        logging.root.handlers[:] = handlers
-        logging.root.setLevel(level)
-        structlog.reset_defaults()
-
-
-def last_line(text: str) -> str:
-    return text.strip().splitlines()[-1]
 
 
 # --- login and logout ---
@@ -345,78 +269,7 @@ async def test_a_file_that_is_no_database_or_of_a_newer_version_is_one_line(
         assert message in last_line(err)
 
 
-def free_address() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return f"127.0.0.1:{probe.getsockname()[1]}"
-
-
 # --- the daemon ---
-
-
-class Daemon:
-    """`rescind run` on the world's database."""
-
-    def __init__(self, world: World, address: str) -> None:
-        self.world = world
-        self.address = address
-        self.process: Process
-        self.out = b""
-        self.err = b""
-
-    @property
-    def url(self) -> str:
-        return f"http://{self.address}"
-
-    async def answers(self) -> bool:
-        async with httpx.AsyncClient(trust_env=False, verify=False, timeout=15) as client:
-            try:
-                answer = await client.get(f"{self.url}/.well-known/did.json")
-            except httpx.TransportError:
-                return False
-        return answer.status_code == 200
-
-    async def call(self, uri: str) -> httpx.Response:
-        did = f"did:web:localhost%3A{self.address.rpartition(':')[2]}"
-        now = int(time.time())
-        token = self.world.token(ALICE, REVOKE_VERIFICATIONS, aud=did, iat=now, exp=now + 60)
-        async with httpx.AsyncClient(trust_env=False, verify=False, timeout=15) as client:
-            return await client.post(
-                f"{self.url}/xrpc/{REVOKE_VERIFICATIONS}",
-                json={"uris": [uri]},
-                headers={"authorization": f"Bearer {token}"},
-            )
-
-    async def end(self, number: signal.Signals | None = None, within: float = 15.0) -> int:
-        """Send a signal, if any, and return the exit status."""
-        if number is not None:
-            self.process.send_signal(number)
-        async with asyncio.timeout(within):
-            out, err = await self.process.communicate()
-        self.out += out
-        self.err += err
-        return self.process.returncode or 0
-
-    def logged(self) -> list[dict[str, Any]]:
-        lines = self.err.decode().splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{")]
-
-
-@asynccontextmanager
-async def running(world: World, **settings: str) -> AsyncIterator[Daemon]:
-    daemon = Daemon(world, free_address())
-    daemon.process = await spawn(
-        world, "run", BIND=daemon.address, **{"LOG_FORMAT": "json", **settings}
-    )
-    try:
-        async with asyncio.timeout(15):
-            while not await daemon.answers():
-                assert daemon.process.returncode is None, await daemon.process.communicate()
-                await asyncio.sleep(0.05)
-        yield daemon
-    finally:
-        if daemon.process.returncode is None:
-            daemon.process.kill()
-            await daemon.process.communicate()
 
 
 async def test_the_daemon_says_what_it_uses_and_where_but_no_secret(world: World) -> None:

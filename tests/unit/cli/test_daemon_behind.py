@@ -11,11 +11,14 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.fake_relay import Relay, relaying
+from tests.support.command import rescind
+from tests.support.fake_relay import Relay, relay
 from tests.support.frames import BOB, frame
+from tests.support.metrics_text import read
+from tests.support.running_daemon import running
 from tests.support.xrpc_world import World, eventually, make_world
-from tests.unit.cli.test_cli import rescind, running
-from tests.unit.serving.test_metrics import read
+
+__all__ = ["relay"]  # fixtures
 
 AWAY = timedelta(hours=3)
 SPEED = 1_000  # seconds of the stream in a second
@@ -25,12 +28,6 @@ SPEED = 1_000  # seconds of the stream in a second
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     async with make_world(tmp_path) as made:
         yield made
-
-
-@pytest.fixture
-async def relay() -> AsyncIterator[Relay]:
-    async with relaying() as relay:
-        yield relay
 
 
 async def catching_up(_: Relay, socket: Any, __: int | None) -> None:

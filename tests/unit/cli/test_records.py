@@ -13,17 +13,9 @@ from click.testing import CliRunner
 from indexer.cli import main
 from indexer.lock import daemon_lock
 from indexer.store import invite_tokens, outbox
+from tests.support.command import KEY, rescind
 from tests.support.guests import HASH, LIST_INVITES, TOKEN, join, redeem, said, set_account
-from tests.support.xrpc_world import (
-    ALICE,
-    BOB,
-    CAROL,
-    OPERATOR,
-    STRANGER,
-    World,
-    make_world,
-)
-from tests.unit.cli.test_cli import KEY, rescind
+from tests.support.xrpc_world import ALICE, BOB, CAROL, OPERATOR, STRANGER, World, make_world
 
 LIST_VERIFICATIONS = "tools.ozone.verification.listVerifications"
 SERVICE = "did:web:rescind.test"

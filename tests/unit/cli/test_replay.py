@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from indexer.stream.recording import Writer
+from tests.support.command import rescind
 from tests.support.frames import VERIFICATION, Author, identity_frame, verification
 from tests.support.xrpc_world import World, make_world
-from tests.unit.cli.test_cli import rescind
 
 RELAY = "relay.test"
 

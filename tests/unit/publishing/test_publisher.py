@@ -6,10 +6,8 @@ import functools
 import itertools
 import socket
 import sqlite3
-import types
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -29,6 +27,7 @@ from tests.support.fake_pds import (
     says,
     waiting,
 )
+from tests.support.stopping import stopped_at
 from tests.support.xrpc_world import ALICE, BOB, VERIFICATION, World, did, eventually, make_world
 from xrpc.publishing import pds as pds_module
 from xrpc.publishing import publisher as module
@@ -861,29 +860,6 @@ async def test_a_publisher_that_is_stopped_at_any_await_loses_nothing(
 
 async def _async(work: Awaitable[bool]) -> bool:
     return await work
-
-
-@types.coroutine
-def stopped_at(number: int, work: Coroutine[Any, Any, None]) -> Generator[Any, Any, bool]:
-    """Do the work, and cancel it at its await of that number; whether it was done before."""
-    step: Callable[[Any], Any] = work.send
-    value = None
-    for at in itertools.count():
-        try:
-            waits_for = step(value)
-        except StopIteration:
-            return at <= number
-        except asyncio.CancelledError:
-            return False
-        if at == number:
-            task = asyncio.current_task()
-            assert task is not None
-            task.cancel()
-        try:
-            value, step = (yield waits_for), work.send
-        except BaseException as error:
-            value, step = error, work.throw
-    raise AssertionError
 
 
 async def all_done(world: World, uris: list[str]) -> bool:

@@ -30,11 +30,11 @@ from indexer.store import daemon as daemons
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database, Transaction
 from indexer.stream.events import Account
+from tests.support.command import logging_kept
 from tests.support.frames import COLLECTIONS, INVITE, NOW, SCOPE, SPACE, VERIFICATION
 from tests.support.http_host import Host, hosting, http
+from tests.support.stopping import stopped_at
 from tests.support.xrpc_world import eventually
-from tests.unit.cli.test_cli import logging_kept
-from tests.unit.publishing.test_publisher import stopped_at
 
 RELAY = "relay.test"
 ENTRY = dict[str, Any]

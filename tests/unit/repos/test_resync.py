@@ -6,7 +6,6 @@ import time
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,7 +39,7 @@ from tests.support.frames import (
     verification,
 )
 from tests.support.http_host import http, redirect
-from tests.support.index_file import Index, opened
+from tests.support.index_file import Index, index
 from tests.support.repo_host import (
     GET_REPO,
     LATEST,
@@ -61,16 +60,12 @@ from tests.support.repo_host import (
 )
 from tests.support.streamed_repo import Owner
 
+__all__ = ["index"]  # fixtures
+
 GARDEN, ONE, CHECK = f"{SPACE}/garden", f"{INVITE}/one", f"{VERIFICATION}/3k"
 YEAR = 365 * 86_400  # seconds
 GARDEN_URI = f"at://{ALICE}/{GARDEN}"
 RECORDS = {GARDEN: space(), ONE: invite(GARDEN_URI), CHECK: verification()}
-
-
-@pytest.fixture
-async def index(tmp_path: Path) -> AsyncIterator[Index]:
-    async with opened(tmp_path) as index:
-        yield index
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Which word on an account is the last one: by the order of its stream, and between two by time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from itertools import count, repeat
 from pathlib import Path
 from random import Random
@@ -17,17 +17,13 @@ from indexer.rules.repo_rules import time_of_answer
 from indexer.store import repos, resyncs
 from indexer.stream.events import Rejected
 from tests.support.frames import ALICE, BOB, NOW, SCOPE, SPACE, VERIFICATION, space, verification
-from tests.support.index_file import RELAY, Index, Repo, opened
+from tests.support.index_file import RELAY, Index, Repo, index, opened
+
+__all__ = ["index"]  # fixtures
 
 CHECK = f"{VERIFICATION}/3k"
 RECORDS = {f"{SPACE}/garden": space(), CHECK: verification()}
 RENUMBERED = Desynchronize(renumbered=True)
-
-
-@pytest.fixture
-async def index(tmp_path: Path) -> AsyncIterator[Index]:
-    async with opened(tmp_path) as index:
-        yield index
 
 
 def at(seconds: float) -> str:

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -31,8 +30,10 @@ from tests.support.frames import (
     tid,
     verification,
 )
-from tests.support.index_file import RELAY, Index, Repo, opened
+from tests.support.index_file import RELAY, Index, Repo, index, opened
 from xrpc.methods.verifications import _Seen
+
+__all__ = ["index"]  # fixtures
 
 GARDEN = f"{SPACE}/garden"
 GARDEN_URI = f"at://{ALICE}/{GARDEN}"
@@ -43,12 +44,6 @@ CHECK_URI = f"at://{ALICE}/{CHECK}"
 
 TEXT = verification()
 OTHER = verification(displayName="Caroline")
-
-
-@pytest.fixture
-async def index(tmp_path: Path) -> AsyncIterator[Index]:
-    async with opened(tmp_path) as index:
-        yield index
 
 
 @pytest.fixture

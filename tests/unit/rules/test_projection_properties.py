@@ -32,6 +32,7 @@ from tests.support.frames import (
     verification,
 )
 from tests.support.index_file import Index, Repo, opened
+from tests.support.invariants import nothing_revoked_lives
 from xrpc.errors import NotFoundError
 from xrpc.methods.verifications import _Seen
 
@@ -208,42 +209,16 @@ async def _play(index: Index, history: History) -> None:
     for changes, actions in history.portions():
         for change in changes:
             await _apply(index, [change])
-            await _nothing_revoked_lives(index)
+            await nothing_revoked_lives(index)
         for action in actions:
             await action(index)
-            await _nothing_revoked_lives(index)
-
-
-async def _nothing_revoked_lives(index: Index) -> None:
-    alive = await index.db.all(
-        """
-        select uri from (
-            select uri, cid from spaces where revoked = 0
-            union all select uri, cid from invites where revoked = 0
-            union all select uri, cid from verifications where revoked = 0
-        ) join tombstones using (uri, cid) where cause = 'revoked'
-        union all
-        select invites.uri from invites join tombstones using (space_uri, token_hash)
-        where invites.revoked = 0 and cause = 'revoked'
-        union all
-        select uri from verifications join outbox using (uri)
-        where revoked = 0 and state in ('pending', 'blocked')
-        """
-    )
-    assert [row["uri"] for row in alive] == []
-    dead = await index.db.all(
-        """
-        select uri from members join tombstones on uri = members.space_uri
-        where tombstones.rev >= members.rev
-        """
-    )
-    assert [row["uri"] for row in dead] == []
+            await nothing_revoked_lives(index)
 
 
 async def _dump_of(directory: str, name: str, play: Callable[[Index], Awaitable[None]]) -> Any:
     async with opened(Path(directory), name) as index:
         await play(index)
-        await _nothing_revoked_lives(index)
+        await nothing_revoked_lives(index)
         return await index.dump()
 
 
@@ -298,7 +273,7 @@ def test_any_stretches_played_again_leave_the_index_as_it_was(
             for action in actions:
                 await action(index)
             await _apply(index, stretch(told, turn + 1))
-            await _nothing_revoked_lives(index)
+            await nothing_revoked_lives(index)
         await _apply(index, stretch(told, 0) + stretch(told, 1))
         await _apply(index, [c for c in told if not isinstance(c, Desynchronize)])
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import tracemalloc
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
@@ -37,24 +36,18 @@ from tests.support.frames import (
     tid,
     verification,
 )
-from tests.support.index_file import RELAY, Index, opened
+from tests.support.index_file import RELAY, Index, index, opened
+from tests.support.invariants import nothing_revoked_lives
 from tests.support.streamed_repo import Owner
-from tests.unit.rules.test_projection_properties import (
-    _nothing_revoked_lives as nothing_revoked_lives,
-)
 from xrpc.errors import NotFoundError
 from xrpc.methods.verifications import _Seen
+
+__all__ = ["index"]  # fixtures
 
 GARDEN, ONE, TWO = f"{SPACE}/garden", f"{INVITE}/one", f"{INVITE}/two"
 CHECK, OTHER_CHECK = f"{VERIFICATION}/3k", f"{VERIFICATION}/3l"
 POST = "app.bsky.feed.post/3k"
 GARDEN_URI = f"at://{ALICE}/{GARDEN}"
-
-
-@pytest.fixture
-async def index(tmp_path: Path) -> AsyncIterator[Index]:
-    async with opened(tmp_path) as index:
-        yield index
 
 
 @pytest.fixture

@@ -1,20 +1,19 @@
 """Prometheus sees what the daemon does, in counts that name nobody."""
 
 import sys
-from collections import defaultdict
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from indexer.store import tombstones
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database
 from indexer.stream.pace import Look, Pace
 from indexer.stream.stats import Distribution
+from tests.support.metrics_text import Samples, read
 from tests.support.xrpc_world import (
     ALICE,
     BOB,
@@ -28,7 +27,6 @@ from xrpc.serving import metrics as module
 from xrpc.serving.metrics import Metrics, create_metrics_app
 
 HASH = "ab" * 32
-Samples = dict[str, dict[tuple[str, ...], float]]
 
 
 @pytest.fixture
@@ -36,17 +34,6 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     async with make_world(tmp_path) as made, made.serving():
         await made.account(ALICE)
         yield made
-
-
-def read(text: str) -> Samples:
-    """Return the samples by name and by the values of their labels, in the labels' order."""
-    found: Samples = defaultdict(dict)
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            found[sample.name][tuple(value for _, value in sorted(sample.labels.items()))] = (
-                sample.value
-            )
-    return found
 
 
 async def scraped(world: World) -> Samples:

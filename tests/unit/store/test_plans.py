@@ -33,8 +33,8 @@ from tests.support.frames import (
 from tests.support.index_file import RELAY, Index, Repo, opened
 from tests.support.method_cases import CASES, Asked
 from tests.support.query_plans import Statements, functions_of_the_store, growing, recording
+from tests.support.served_methods import DESCRIBED, Service, serving
 from tests.support.streamed_repo import Owner
-from tests.unit.methods.test_methods import DESCRIBED, Service, serving
 from xrpc.methods.table import METHODS
 from xrpc.publishing import publisher
 

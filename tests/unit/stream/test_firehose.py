@@ -1,7 +1,7 @@
 """Connection after connection, whatever the relay does to them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import aclosing
 from itertools import islice
 
@@ -19,7 +19,9 @@ from indexer.stream.firehose import (
     delays,
     subscribe_url,
 )
-from tests.support.fake_relay import Relay, breaking, hanging, refusal, relaying, sending, text
+from tests.support.fake_relay import Relay, breaking, hanging, refusal, relay, sending, text
+
+__all__ = ["relay"]  # fixtures
 
 BIG = bytes(MAX_FRAME + 1)
 
@@ -29,12 +31,6 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FIRST_DELAY", 0.002)
     monkeypatch.setattr(module, "MAX_DELAY", 0.02)
     monkeypatch.setattr(module, "CLOSE_TIMEOUT", 0.1)
-
-
-@pytest.fixture
-async def relay() -> AsyncIterator[Relay]:
-    async with relaying() as relay:
-        yield relay
 
 
 class Reader:

@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,11 @@ from indexer.stream import firehose, recorder
 from indexer.stream.firehose import Firehose
 from indexer.stream.recorder import Recorded, Recorder
 from indexer.stream.recording import Recording, RecordingError, Writer
-from tests.support.fake_relay import Relay, breaking, refusal, relaying, sending
+from tests.support.fake_relay import Relay, breaking, refusal, relay, sending
 from tests.support.frames import error_frame, foreign_commit, frame, identity_frame, info_frame
-from tests.unit.test_consumer import until
+from tests.support.waiting import until
+
+__all__ = ["relay"]  # fixtures
 
 NOISE = b"\xff noise"
 
@@ -26,12 +27,6 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(firehose, "MAX_DELAY", 0.02)
     monkeypatch.setattr(firehose, "CLOSE_TIMEOUT", 0.1)
     monkeypatch.setattr(recorder, "FLUSH_EVERY", 0.02)
-
-
-@pytest.fixture
-async def relay() -> AsyncIterator[Relay]:
-    async with relaying() as relay:
-        yield relay
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """The consumer shows how it fares while it runs."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from websockets.asyncio.server import ServerConnection
@@ -10,11 +8,14 @@ from websockets.asyncio.server import ServerConnection
 from indexer import consumer as module
 from indexer.stream import firehose
 from indexer.stream.stats import Stats
-from tests.support.fake_relay import Relay, refusal, relaying
+from tests.support.consuming import consuming, cursor_at, fill
+from tests.support.fake_relay import Relay, refusal, relay
 from tests.support.frames import BOB, NOW, identity_frame
-from tests.support.index_file import Index, opened
-from tests.unit.test_consumer import consuming, cursor_at, fill, until
+from tests.support.index_file import Index, index
+from tests.support.waiting import until
 from xrpc.serving.health import Stream, examine
+
+__all__ = ["index", "relay"]  # fixtures
 
 
 @pytest.fixture(autouse=True)
@@ -22,18 +23,6 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(firehose, "FIRST_DELAY", 0.002)
     monkeypatch.setattr(module, "GATHER", 0.005)
     monkeypatch.setattr(module, "CURSOR_INTERVAL", 0.05)
-
-
-@pytest.fixture
-async def index(tmp_path: Path) -> AsyncIterator[Index]:
-    async with opened(tmp_path) as index:
-        yield index
-
-
-@pytest.fixture
-async def relay() -> AsyncIterator[Relay]:
-    async with relaying() as relay:
-        yield relay
 
 
 async def test_what_the_consumer_did_is_counted(index: Index, relay: Relay) -> None:
