@@ -207,3 +207,8 @@ async def opened(directory: Path, name: str = "index.db") -> AsyncIterator[Index
 async def index(tmp_path: Path) -> AsyncIterator[Index]:
     async with opened(tmp_path) as index:
         yield index
+
+
+@pytest.fixture
+def repo() -> Repo:
+    return Repo()

@@ -4,23 +4,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import libipld
+import pytest
 
 from indexer.proof.repo import Contents
 from indexer.proof.verify import verify_commit
 from indexer.stream.decode import decode
 from indexer.stream.events import Commit, VerifiedCommit
 from tests.support.account_keys import Key
-from tests.support.frames import (
-    ALICE,
-    COLLECTIONS,
-    NOW,
-    Author,
-    block,
-    car,
-    cid_of,
-    frame,
-    tree,
-)
+from tests.support.frames import ALICE, COLLECTIONS, NOW, Author, block, car, cid_of, frame, tree
 
 
 class Owner(Author):
@@ -78,3 +69,8 @@ class Owner(Author):
     def _below(self) -> Iterator[bytes]:
         yield from tree(self.records)
         yield from (self.blocks[cid] for cid in self.records.values())
+
+
+@pytest.fixture
+def owner() -> Owner:
+    return Owner()
