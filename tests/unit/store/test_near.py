@@ -6,25 +6,21 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from indexer.store import audit, connections, near
 from indexer.store.db import Database, DatabaseError, Transaction
+from tests.support.store_file import db
+
+__all__ = ["db"]  # fixtures
 
 COUNT = """
     with recursive numbers (n) as (select 1 union all select n + 1 from numbers where n < :last)
     select sum(n) as total from numbers
 """
 MANY = near.MAX_STEPS  # rows: each takes some steps
-
-
-@pytest.fixture
-async def db(tmp_path: Path) -> AsyncIterator[Database]:
-    async with await Database.open(tmp_path / "test.db") as opened:
-        yield opened
 
 
 async def note(tx: Transaction, *subjects: str) -> None:

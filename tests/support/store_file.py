@@ -1,0 +1,29 @@
+"""A database in a file of its own, without an index in it."""
+
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from indexer.store.db import Database
+from tests.support.frames import ALICE, VERIFICATION
+
+RELAY = "relay.test"
+URI = f"at://{ALICE}/{VERIFICATION}/3k"
+NOW = 1_000  # Unix ms
+
+
+def version_of(path: Path) -> int:
+    raw = sqlite3.connect(path)
+    try:
+        (version,) = raw.execute("pragma user_version").fetchone()
+        return int(version)
+    finally:
+        raw.close()
+
+
+@pytest.fixture
+async def db(tmp_path: Path) -> AsyncIterator[Database]:
+    async with await Database.open(tmp_path / "test.db") as db:
+        yield db
