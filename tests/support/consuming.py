@@ -5,9 +5,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
+from indexer import consumer
 from indexer.consumer import Consumer, cursor_checkpoint
 from indexer.store import cursors
 from indexer.store.db import Database
+from indexer.stream import firehose
 from indexer.stream.firehose import Firehose
 from tests.support.fake_relay import Relay
 from tests.support.frames import (
@@ -21,6 +25,16 @@ from tests.support.frames import (
 )
 from tests.support.index_file import RELAY, Index
 from tests.support.waiting import until
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Delays that a test need not wait for."""
+    monkeypatch.setattr(firehose, "FIRST_DELAY", 0.002)
+    monkeypatch.setattr(firehose, "MAX_DELAY", 0.02)
+    monkeypatch.setattr(firehose, "CLOSE_TIMEOUT", 0.1)
+    monkeypatch.setattr(consumer, "GATHER", 0.005)
+    monkeypatch.setattr(consumer, "CURSOR_INTERVAL", 0.05)
 
 
 def consumer_of(db: Database, relay: Relay, start: int | None, **more: Any) -> Consumer:
@@ -75,3 +89,14 @@ def fill(relay: Relay, first: int, last: int, author: Author | None = None) -> A
 async def indexed(index: Index) -> list[int]:
     rows = await index.rows("verifications")
     return sorted(int(row["uri"].rpartition("/")[2]) for row in rows)
+
+
+async def known(index: Index, relay: Relay) -> Author:
+    """Let the index know a repo that is in step, at seq 1."""
+    author = fill(relay, 1, 1)
+    async with consuming(index, relay):
+        await cursor_at(index, 1)
+    relay.frames.clear()
+    relay.cursors.clear()
+    assert (await index.repo())["sync"] == "synchronized"
+    return author
