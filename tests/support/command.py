@@ -6,18 +6,28 @@ import os
 import socket
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import structlog
 from click.testing import CliRunner, Result
 
 from indexer.cli import main
-from tests.support.xrpc_world import OPERATOR, World
+from tests.support.xrpc_world import ALICE, OPERATOR, World, make_world
 
+PASSWORD = "abcd-efgh-ijkl-mnop"
 KEY = "6b" * 32  # that of the world's vault
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with make_world(tmp_path) as made:
+        await made.account(ALICE, session=False)
+        made.name(ALICE, made.pds.url, "alice.test")
+        yield made
 
 
 def environment(world: World, **settings: str) -> dict[str, str]:
