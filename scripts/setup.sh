@@ -127,7 +127,7 @@ setup_node() {
   node_is_ready && return
   lock "$venv/bin/python"
   if ! node_is_ready; then
-    say 'installing the PDS and the PLC directory for the end-to-end tests (about 400 MB)'
+    say 'installing the PDS and the PLC directory for the end-to-end tests (140 MB, 390 MB unpacked)'
     (
       CDPATH='' cd -- "$root/tests/localnet"
       # Clears node_modules first, and the stamp in it.
