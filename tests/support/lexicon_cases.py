@@ -89,6 +89,10 @@ class Document:
             for about, value in _edges(spot.schema):
                 if not (self.is_query and value == []):  # which no query string can say
                     yield self._edge(f"{spot.place}: {about}", spot.put(value))
+            if spot.schema["type"] == "integer" and not self.is_query:
+                whole = max(1, spot.schema.get("minimum", 1))
+                about = f"{spot.place}: written with a point"
+                yield Edge(about, spot.put(float(whole)), self._edge("", spot.put(whole)).expected)
             if spot.schema["type"] == "object" and not self.is_query:
                 value = {**example(spot.schema), **UNKNOWN_FIELDS}
                 yield self._edge(f"{spot.place}: unknown fields", spot.put(value))
@@ -116,6 +120,8 @@ class Document:
             kind = spot.schema["type"]
             for other, values in ALIENS.items():
                 for value in values if other != kind else ():
+                    if (kind, value) == ("integer", 1.0):
+                        continue  # JSON has one kind of number: this is 1
                     about = f"{spot.place}: {json.dumps(value)} for {kind}"
                     yield Fault(about, spot.place, {"json": spot.put(value)})
             for about, value in _beyond(spot.schema):
