@@ -84,6 +84,17 @@ class PayloadTooLargeError(XrpcError):
     error = "PayloadTooLarge"
 
 
+class UnsupportedMediaTypeError(XrpcError):
+    """The body is in a form that is not read here; `headers` say which ones are."""
+
+    status = 415
+    error = "UnsupportedMediaType"
+
+    def __init__(self, message: str, headers: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.headers = headers
+
+
 class RateLimitExceededError(XrpcError):
     """Too many calls; `headers` say when there may be more."""
 

@@ -31,6 +31,7 @@ from xrpc.errors import (
 from xrpc.methods.table import METHODS
 from xrpc.services import Call, Services
 from xrpc.serving.addresses import Addresses
+from xrpc.serving.coding import Decoder
 from xrpc.serving.counts import Counts
 from xrpc.serving.limits import Bucket, Limits
 
@@ -185,11 +186,15 @@ class Endpoint:
         return checked
 
     async def _read(self, request: Request) -> bytes:
-        body = bytearray()
+        most = self._settings.max_body
+        decoder = Decoder(", ".join(request.headers.getlist("content-encoding")), most)
+        body, received = bytearray(), 0
         async for chunk in request.stream():
-            body += chunk
-            if len(body) > self._settings.max_body:
+            received += len(chunk)
+            body += decoder.feed(chunk)
+            if max(received, len(body)) > most:
                 raise self._too_large()
+        decoder.end()
         return bytes(body)
 
     def _too_large(self) -> PayloadTooLargeError:
