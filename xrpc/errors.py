@@ -106,6 +106,13 @@ class RateLimitExceededError(XrpcError):
         self.headers = headers
 
 
+class HeadTooLargeError(XrpcError):
+    """The request's line and headers are over the limit."""
+
+    status = 431
+    error = "RequestHeaderFieldsTooLarge"
+
+
 class InternalServerError(XrpcError):
     """Our fault; what went wrong is in our log, not in the answer."""
 

@@ -9,6 +9,7 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 
 Drop = Literal[
     "malformed",  # not HTTP
+    "long_head",  # a request's line and headers were larger than they may be
     "slow_head",  # its next request did not come in time
     "unread",  # its client does not take the answer
     "crowded",  # there were too many connections

@@ -321,7 +321,7 @@ async def test_a_head_that_comes_leaves_the_answer_all_its_time(
 
 async def test_a_head_without_an_end_is_not_read(world: World) -> None:
     head = f"GET / HTTP/1.1\r\nHost: x\r\nX: {'x' * 1_000_000}\r\n\r\n"
-    assert (await exchange(world, head.encode())).startswith(b"HTTP/1.1 400")
+    assert (await exchange(world, head.encode())).startswith(b"HTTP/1.1 431")
 
 
 async def exchange(world: World, raw: bytes) -> bytes:
