@@ -109,7 +109,10 @@ class Document:
         yield from self._param_faults() if self.is_query else self._body_faults()
 
     def _edge(self, about: str, given: dict[str, Any]) -> Edge:
-        return Edge(about, given, _filled(self.input, given))
+        # In a query string, an empty cursor is none.
+        none = self.is_query and given.get("cursor") == ""
+        said = {name: value for name, value in given.items() if not (none and name == "cursor")}
+        return Edge(about, given, _filled(self.input, said))
 
     def _body_faults(self) -> Iterator[Fault]:
         base = self.example()
@@ -274,7 +277,8 @@ _ANY: Schema = {"type": "unknown"}
 def _bad_params(name: str, schema: Schema) -> Iterator[tuple[str, str, Any]]:
     """Yield what a parameter may not be, with its place and what it is about."""
     if schema["type"] != "array":
-        yield name, "repeated", [example(schema)] * 2
+        once = example(schema)
+        yield name, "repeated", ["x" if once == "" else once] * 2
     # What is no text of its type at all is told of before there is an element.
     element = schema.get("items", schema)
     for text in BAD_TEXTS.get(element["type"], ()):

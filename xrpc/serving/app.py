@@ -1,6 +1,5 @@
 """The ASGI app: its routes, CORS, and every refusal as `{error, message}`."""
 
-from collections.abc import Awaitable, Callable
 from importlib import metadata
 from importlib.resources import files
 
@@ -11,6 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from indexer.lexicon.interpreter import Lexicons
 from xrpc.auth.callers import ServiceAuth
@@ -18,16 +18,13 @@ from xrpc.errors import InternalServerError, MethodNotAllowedError, NotFoundErro
 from xrpc.services import Services
 from xrpc.serving import limits
 from xrpc.serving.counts import Counts
-from xrpc.serving.endpoint import REPO_REV, Endpoint, error_answer
+from xrpc.serving.endpoint import NOT_CACHED, REPO_REV, Endpoint, error_answer
 from xrpc.serving.health import Stream, UnhealthyError, examine
 from xrpc.serving.metrics import Metrics, metrics_routes
 from xrpc.serving.page import page_routes
 from xrpc.serving.wellknown import well_known_routes
 
 CORS_MAX_AGE = 86_400  # seconds that a browser may remember a preflight
-
-_NOT_CACHED = {"cache-control": "no-store"}
-_VERBS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]  # each is told what it takes
 
 
 def create_app(
@@ -41,8 +38,9 @@ def create_app(
     endpoint = Endpoint(services, auth, Lexicons.load(documents), counts)
     app = Starlette(
         routes=[
-            Route("/xrpc/_health", _health(services, stream), methods=["GET"]),
-            Route("/xrpc/{nsid}", endpoint, methods=_VERBS),
+            # Both are called with any verb, to say themselves which one is right.
+            *_either_way("/xrpc/_health", _Health(services, stream)),
+            *_either_way("/xrpc/{nsid}", endpoint),
             *well_known_routes(services.settings),
             *page_routes(services.settings, documents),
             *(metrics_routes(metrics) if metrics else ()),
@@ -64,20 +62,36 @@ def create_app(
     return app
 
 
-def _health(services: Services, stream: Stream) -> Callable[[Request], Awaitable[Response]]:
-    """Return the endpoint that load balancers ask: nothing of it waits for anything."""
-    version = metadata.version("rescind")
+def _either_way(path: str, endpoint: ASGIApp) -> tuple[Route, Route]:
+    """Serve a path with and without a slash at its end: the reference takes both."""
+    return Route(path, endpoint), Route(f"{path}/", endpoint)
 
-    async def answer(_: Request) -> Response:
-        health = examine(stream, services.clock(), services.settings.max_lag)
-        fields = {"version": version, **health.fields()}
+
+class _Health:
+    """What load balancers ask: nothing of it waits for anything."""
+
+    def __init__(self, services: Services, stream: Stream) -> None:
+        self._services = services
+        self._stream = stream
+        self._version = metadata.version("rescind")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] in {"GET", "HEAD"}:
+            response = self._answer()
+        else:
+            refusal = MethodNotAllowedError("this is asked with GET", allow="GET, HEAD")
+            response = error_answer(refusal)
+        await response(scope, receive, send)
+
+    def _answer(self) -> Response:
+        services = self._services
+        health = examine(self._stream, services.clock(), services.settings.max_lag)
+        fields = {"version": self._version, **health.fields()}
         if health.problem is None:
-            return JSONResponse(fields, headers=_NOT_CACHED)
+            return JSONResponse(fields, headers=NOT_CACHED)
         refusal = UnhealthyError(health.problem)
         content = {"error": refusal.error, "message": refusal.message, **fields}
-        return JSONResponse(content, refusal.status, _NOT_CACHED)
-
-    return answer
+        return JSONResponse(content, refusal.status, NOT_CACHED)
 
 
 async def _answer_http_error(_: Request, error: Exception) -> Response:

@@ -37,6 +37,8 @@ from xrpc.serving.limits import Bucket, Limits
 
 BODY_WITHIN = 10.0  # seconds for a body to arrive whole
 REPO_REV = "atproto-repo-rev"
+NO_CURSOR = ("cursor", "")
+NOT_CACHED = {"cache-control": "no-store"}
 UNKNOWN = "unknown"  # how calls of methods that do not exist are counted
 
 _log = log.get("xrpc")
@@ -69,6 +71,7 @@ class Endpoint:
             self._under_way -= 1
         seconds = asyncio.get_running_loop().time() - arrived
         self._counts.called(nsid if nsid in METHODS else UNKNOWN, response.status_code, seconds)
+        response.headers.update(NOT_CACHED)  # most answers are for their caller's eyes only
         await response(scope, receive, send)
 
     async def _answer(self, request: Request, nsid: str, arrived: float) -> Response:
@@ -143,7 +146,7 @@ class Endpoint:
 
     def _check_room(self) -> None:
         if self._under_way - self._receiving > self._settings.max_requests:
-            raise NotEnoughResourcesError("too many calls are under way; try again")
+            raise NotEnoughResourcesError("too many calls are under way")
 
     def _check_lengths(self, request: Request) -> None:
         length = request.headers.get("content-length", "0")
@@ -158,7 +161,9 @@ class Endpoint:
         try:
             # As Starlette reads them, but for the maps that it makes of them.
             query = request.scope["query_string"].decode("latin-1")
-            return self._lexicons.params(nsid, parse_qsl(query, keep_blank_values=True))
+            pairs = parse_qsl(query, keep_blank_values=True)
+            # Clients send what they have of a cursor, also where that is none yet.
+            return self._lexicons.params(nsid, (pair for pair in pairs if pair != NO_CURSOR))
         except LexiconError as error:
             raise InvalidRequestError(str(error)) from None
 
@@ -202,6 +207,7 @@ class Endpoint:
 
 
 def error_answer(error: XrpcError, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """Return an error as XRPC says it; its own headers go before others."""
+    """Return an error as XRPC says it; its own headers go before others. No cache keeps it."""
     content = {"error": error.error, "message": error.message}
-    return JSONResponse(content, error.status, {**(headers or {}), **(error.headers or {})})
+    all_headers = {**(headers or {}), **(error.headers or {}), **NOT_CACHED}
+    return JSONResponse(content, error.status, all_headers)

@@ -24,6 +24,7 @@ from xrpc.errors import (
     XrpcError,
 )
 from xrpc.serving.counts import Counts, Drop
+from xrpc.serving.endpoint import NOT_CACHED
 
 GRACE = 10  # seconds for calls under way when the daemon is told to stop
 KEEP_ALIVE = 15  # seconds that an idle connection of a client is kept
@@ -105,7 +106,7 @@ class _Protocol(H11Protocol):
         # So that we hear of every byte that the client leaves where it is.
         transport.set_write_buffer_limits(high=0)
         if len(self.connections) > self._limit and not self._make_room():
-            self._refuse(NotEnoughResourcesError("there are too many connections; try again"))
+            self._refuse(NotEnoughResourcesError("there are too many connections"))
             self._drop("crowded")
             return
         self._waiting[self] = None
@@ -172,6 +173,7 @@ class _Protocol(H11Protocol):
             "content-type": "application/json",
             "content-length": str(len(body)),
             "access-control-allow-origin": "*",
+            **NOT_CACHED,
             "connection": "close",
             **(error.headers or {}),
         }

@@ -290,7 +290,6 @@ CURSOR = page_cursor.encode((1, f"at://{ALICE}/{VERIFICATION}/one"))
 @pytest.mark.parametrize(
     "cursor",
     [
-        "",
         "x",
         "0",
         "!" * 8,

@@ -307,7 +307,6 @@ async def test_what_comes_and_goes_between_pages_moves_nothing_else(world: World
 @pytest.mark.parametrize(
     "cursor",
     [
-        "",
         "x",
         "!",
         "\u00e9",

@@ -111,7 +111,9 @@ async def test_a_refused_verb_is_told_which_one_is_right(world: World) -> None:
     [
         "/xrpc",
         "/xrpc/",
-        f"/xrpc/{REVOKE_INVITE}/",
+        "/xrpc//",
+        f"/xrpc/{REVOKE_INVITE}//",
+        "/xrpc/_health//",
         f"/xrpc/{REVOKE_INVITE}/x",
         f"//xrpc/{REVOKE_INVITE}",
         "/.well-known/did.json/",
