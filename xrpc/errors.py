@@ -6,6 +6,8 @@ Source: atproto.com/specs/xrpc, "Error Responses".
 from collections.abc import Mapping
 from typing import ClassVar
 
+RETRY_AFTER = 1  # seconds until there is room again, most likely
+
 
 class XrpcError(Exception):
     """An answer other than 200. `message` is for the caller's eyes: no secret, no internals.
@@ -96,7 +98,7 @@ class UnsupportedMediaTypeError(XrpcError):
 
 
 class RateLimitExceededError(XrpcError):
-    """Too many calls; `headers` say when there may be more."""
+    """Too many calls; `headers` say when there may be more, and the message says it too."""
 
     status = 429
     error = "RateLimitExceeded"
@@ -122,7 +124,11 @@ class NotEnoughResourcesError(XrpcError):
 
     status = 503
     error = "NotEnoughResources"
-    headers = {"retry-after": "1"}  # noqa: RUF012 (a Mapping: nobody writes to it)
+
+    def __init__(self, message: str) -> None:
+        # In words too: of an error, a PDS that proxies the call passes on nothing else.
+        super().__init__(f"{message}; try again in {RETRY_AFTER} s")
+        self.headers = {"retry-after": str(RETRY_AFTER)}
 
 
 class UpstreamFailureError(XrpcError):

@@ -187,7 +187,7 @@ class Turn:
 
     def _enter_stranger(self) -> None:
         if self._enter(STRANGERS) > self._limits.of_strangers:
-            raise NotEnoughResourcesError("too many calls of strangers are under way; try again")
+            raise NotEnoughResourcesError("too many calls of strangers are under way")
 
     def _enter(self, caller: str) -> int:
         self._entered.append(caller)
