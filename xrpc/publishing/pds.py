@@ -4,7 +4,7 @@ Sources: the lexicons com.atproto.server.{createSession,refreshSession}, com.atp
 {applyWrites,deleteRecord,getRecord} and com.atproto.sync.getLatestCommit.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -14,6 +14,7 @@ import httpx
 from indexer.lexicon.syntax import is_cid, is_did, is_handle, is_tid
 from indexer.net.guard import FetchError
 from indexer.net.requests import Answer, request_json
+from xrpc.publishing.secrets import repeats, scrub
 
 CALL_DEADLINE = 15.0  # seconds for one call, from connecting to the last byte
 MAX_ANSWER = 4_000_000  # bytes; a record is at most 1 MB, and JSON makes it longer
@@ -97,7 +98,10 @@ class Created:
 
 
 class PdsClient:
-    """Calls to PDSes, through a client that is guarded against private addresses."""
+    """Calls to PDSes, through a client that is guarded against private addresses.
+
+    Whatever a PDS says, no error that is raised here repeats a token or a password.
+    """
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
@@ -109,12 +113,12 @@ class PdsClient:
             "com.atproto.server.createSession",
             json={"identifier": identifier, "password": password},
         )
-        return _tokens(answer)
+        return _tokens(answer, (password,))
 
     async def refresh_session(self, pds: str, refresh: str) -> Tokens:
         """Exchange a refresh token, which is used up by that, for new tokens."""
         answer = await self._call(pds, "com.atproto.server.refreshSession", token=refresh, json={})
-        return _tokens(answer)
+        return _tokens(answer, (refresh,))
 
     async def delete_session(self, pds: str, refresh: str) -> None:
         await self._call(pds, "com.atproto.server.deleteSession", token=refresh, json={})
@@ -230,12 +234,14 @@ class PdsClient:
             raise PdsUnavailableError(f"no answer: {error}") from error
         if answer.status == 200:
             return answer.body if isinstance(answer.body, dict) else {}
-        raise _error(answer)
+        password = (json or {}).get("password")
+        raise _error(answer, [secret for secret in (token, password) if secret])
 
 
-def _error(answer: Answer) -> PdsError:
+def _error(answer: Answer, secrets: Collection[str]) -> PdsError:
+    """Return what an answer that refuses means. `secrets` are those that the request had."""
     body = answer.body if isinstance(answer.body, dict) else {}
-    error, message = _text(body.get("error")), _text(body.get("message"))
+    error, message = (_text(body.get(name), secrets) for name in ("error", "message"))
     # A token that has run out comes with status 400 or 401: the name is what tells.
     if error in _TOKEN_ERRORS or (error and answer.status == 401):
         return TokenRefusedError(error, message)
@@ -246,9 +252,9 @@ def _error(answer: Answer) -> PdsError:
     return PdsRefusedError(error, message)
 
 
-def _text(value: object) -> str:
-    """Return what a PDS says, cut short, and without what would steer a terminal."""
-    text = value[:MAX_MESSAGE] if isinstance(value, str) else ""
+def _text(value: object, secrets: Collection[str]) -> str:
+    """Return what a PDS says, without secrets, cut short, and with nothing to steer a terminal."""
+    text = scrub(value, secrets)[:MAX_MESSAGE] if isinstance(value, str) else ""
     return "".join(char if char.isprintable() else " " for char in text)
 
 
@@ -275,15 +281,17 @@ def _sent_at(answer: Answer) -> float:
     return parsedate_to_datetime(answer.headers["date"]).timestamp()
 
 
-def _tokens(answer: dict[str, Any]) -> Tokens:
+def _tokens(answer: dict[str, Any], secrets: Collection[str]) -> Tokens:
     did, handle = answer.get("did"), answer.get("handle")
     access, refresh = answer.get("accessJwt"), answer.get("refreshJwt")
-    if not isinstance(did, str) or not is_did(did):
+    if not isinstance(did, str) or not is_did(did) or repeats(did, secrets):
         raise PdsUnavailableError("the PDS gave a session without a DID")
     if not isinstance(access, str) or not isinstance(refresh, str):
         raise PdsUnavailableError("the PDS gave a session without tokens")
-    known = handle if isinstance(handle, str) and is_handle(handle) else None
-    return Tokens(did, known, access, refresh)
+    # Both are shown, and a name may be made of a password as well as of anything else.
+    if not isinstance(handle, str) or not is_handle(handle) or repeats(handle, secrets):
+        handle = None
+    return Tokens(did, handle, access, refresh)
 
 
 def _cids(answer: dict[str, Any]) -> tuple[str, ...]:
