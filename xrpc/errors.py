@@ -40,6 +40,13 @@ class InvalidInviteError(XrpcError):
     error = "InvalidInvite"
 
 
+class SessionRequiredError(XrpcError):
+    """What the caller wants takes a session for a repo, and this service has none that works."""
+
+    status = 400
+    error = "SessionRequired"
+
+
 class AuthRequiredError(XrpcError):
     """Nobody is proven to be calling; `error` usually names why."""
 

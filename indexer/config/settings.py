@@ -64,6 +64,9 @@ class Settings(BaseSettings):
     secret_key: Annotated[SecretStr | None, BeforeValidator(values.key)] = Field(
         None, description="64 hex digits that seal sessions (default: a file beside the database)"
     )
+    contact: Annotated[str | None, BeforeValidator(values.contact)] = Field(
+        None, description="URL or mail address of who runs this service, for its callers"
+    )
     handle_resolver: Annotated[str | None, BeforeValidator(values.web_url)] = Field(
         None, description="PDS or AppView that is asked for handles, in place of DNS"
     )

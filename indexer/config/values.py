@@ -14,6 +14,10 @@ from indexer.lexicon.syntax import is_did, is_nsid
 
 KEY_BYTES = 32  # of the key that seals sessions
 
+MAX_CONTACT = 200  # characters: a message has room for a sentence beside it
+
+_PAGE = re.compile(r"[!-~]+")  # what is not of ASCII is written with %
+_MAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 _FRAGMENT = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -93,6 +97,30 @@ def relay_url(value: object) -> object:
 
 def _origin(parts: SplitResult) -> str:
     return f"{parts.scheme}://{parts.netloc.lower()}"
+
+
+def contact(value: object) -> object:
+    """Return a URL of a web page, or a mail address; either is shown to callers as it is."""
+    if value in (None, ""):
+        return None
+    text = str(value).removeprefix("mailto:")
+    is_url = text.startswith(("https://", "http://")) and _is_page(text)
+    if len(text) > MAX_CONTACT or not (is_url or _MAIL.fullmatch(text)):
+        raise ValueError(
+            f"{_shown(text)} must be a URL of https:// or a mail address, "
+            f"of at most {MAX_CONTACT} characters"
+        )
+    return text
+
+
+def _is_page(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return bool(_PAGE.fullmatch(text) and parts.hostname and parts.port != 0) and (
+            parts.username is None
+        )
+    except ValueError:
+        return False
 
 
 def bind(value: object) -> object:

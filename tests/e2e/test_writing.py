@@ -105,7 +105,7 @@ async def test_without_a_session_the_caller_learns_what_to_do(
 ) -> None:
     owner = await network.pds.create_account(network.handle("owner"))
     answer = await owner.call(CREATE_SPACE, {}, daemon.service)
-    assert refusal(answer) == (400, "InvalidRequest")
+    assert refusal(answer) == (400, "SessionRequired")
     assert f"rescind login {owner.did}" in answer.json()["message"]
 
 

@@ -67,6 +67,17 @@ def giving(arrange: Arrange, **changes: Any) -> Arrange:
     return arranged
 
 
+def logged_out(arrange: Arrange) -> Arrange:
+    """Let the service have no session for the repo of who asks."""
+
+    async def arranged(world: World) -> Asked:
+        asked = await arrange(world)
+        await world.sessions.log_out(asked.caller)
+        return asked
+
+    return arranged
+
+
 async def page_cursor(world: World, caller: str, nsid: str, **params: Any) -> str:
     """Return where the second page of a list begins, whose first one is this."""
     return str((await world.ask(caller, nsid, **params)).json()["cursor"])
@@ -187,7 +198,10 @@ async def revoke_verifications(world: World) -> Asked:
 NOT_FOUND = {"NotFound": giving(ask_of_space, spaceUri=NOWHERE)}
 
 CASES: dict[str, MethodCase] = {
-    "rsvp.atmo.space.createSpace": MethodCase(create_space, {"AlreadyExists": create_space_again}),
+    "rsvp.atmo.space.createSpace": MethodCase(
+        create_space,
+        {"AlreadyExists": create_space_again, "SessionRequired": logged_out(create_space)},
+    ),
     "rsvp.atmo.space.getSpace": MethodCase(
         get_space, {"NotFound": giving(get_space, uri=NOWHERE), "Forbidden": get_space_as_stranger}
     ),
@@ -196,6 +210,7 @@ CASES: dict[str, MethodCase] = {
         {
             "NotFound": giving(create_invite, spaceUri=NOWHERE),
             "Forbidden": by(BOB, create_invite),
+            "SessionRequired": logged_out(create_invite),
         },
     ),
     "rsvp.atmo.space.invite.list": MethodCase(

@@ -13,6 +13,7 @@ from indexer.identity.model import IdentityError
 from indexer.records import InvalidRecord, Row
 from indexer.store import repos
 from xrpc.errors import AlreadyExistsError, InvalidRequestError, UpstreamFailureError
+from xrpc.methods.no_session import session_required
 from xrpc.publishing.pds import Created, NewRecord, PdsError, PdsRefusedError
 from xrpc.publishing.sessions import NoSessionError, Session
 from xrpc.publishing.writing import has_moved, is_about_records, with_session
@@ -28,11 +29,11 @@ _log = log.get("creating")
 
 
 async def session_of(services: Services, did: str) -> Session:
-    """Return the session to write with; raise InvalidRequest that says what to do without one."""
+    """Return the session to write with; raise SessionRequired, which says what to do, if none."""
     try:
         return await services.sessions.get(did)
     except NoSessionError as reason:
-        raise _no_session(reason) from reason
+        raise session_required(services.settings, reason) from reason
 
 
 async def create(
@@ -43,10 +44,10 @@ async def create(
     `arrived` is when the call came, by the event loop's time. Returns when the index has them, so
     that the caller finds what he wrote, but not later than `SEEN_WITHIN` after the PDS has them.
 
-    Raises InvalidRequest for a record that does not fit its lexicon or a session that is refused,
-    AlreadyExists if the repo has a record under a single one's key, and UpstreamFailure for all
-    else. If the PDS gave no answer, nobody knows whether the records are written: if they are,
-    they will be in the index as any others.
+    Raises InvalidRequest for a record that does not fit its lexicon, SessionRequired for a session
+    that is refused, AlreadyExists if the repo has a record under a single one's key, and
+    UpstreamFailure for all else. If the PDS gave no answer, nobody knows whether the records are
+    written: if they are, they will be in the index as any others.
     """
     deadline = arrived + ANSWER_WITHIN
     try:
@@ -56,7 +57,7 @@ async def create(
     try:
         created = await _within(deadline, _write(services, session, records))
     except NoSessionError as reason:
-        raise _no_session(reason) from reason
+        raise session_required(services.settings, reason) from reason
     except IdentityError as error:
         raise UpstreamFailureError(
             f"the DID {session.did} can't be resolved now ({error}); nothing is written, try again"
@@ -84,10 +85,6 @@ async def create(
         )
         for record, cid, field in zip(records, created.cids, fields, strict=True)
     ]
-
-
-def _no_session(reason: NoSessionError) -> InvalidRequestError:
-    return InvalidRequestError(f"{reason}; that is for the operator of this service to do")
 
 
 async def _write(services: Services, session: Session, records: Sequence[NewRecord]) -> Created:

@@ -9,8 +9,14 @@ from indexer import log
 from indexer.lexicon.syntax import format_datetime
 from indexer.records import InvalidRecord, Row
 from indexer.store import audit, verifications
-from xrpc.errors import ForbiddenError, InvalidRequestError, UpstreamFailureError
+from xrpc.errors import (
+    ForbiddenError,
+    InvalidRequestError,
+    SessionRequiredError,
+    UpstreamFailureError,
+)
 from xrpc.methods import creating
+from xrpc.methods.no_session import as_item
 from xrpc.methods.views import verification_views
 from xrpc.publishing.pds import NewRecord
 from xrpc.services import Call, Services
@@ -30,8 +36,11 @@ async def grant(services: Services, call: Call) -> dict[str, Any]:
     repeated. (What the firehose has not shown within seconds may be granted twice by that, which
     does no harm.) Nobody is asked whether a handle is right: the views tell, by `valid`.
 
-    Raises Forbidden for who is no operator, InvalidRequest where there is no verifier or no
-    session of his, and UpstreamFailure if his PDS fails: then nothing is known to be granted.
+    Without a session of the verifier all that would be written is in `failedVerifications`, each
+    with the words of SessionRequired: Ozone's documents name no errors.
+
+    Raises Forbidden for who is no operator, InvalidRequest where there is no verifier, and
+    UpstreamFailure if his PDS fails: then nothing is known to be granted.
     """
     issuer = services.settings.verifier
     if call.caller.did not in services.settings.operators:
@@ -45,7 +54,12 @@ async def grant(services: Services, call: Call) -> dict[str, Any]:
     deadline = call.arrived + creating.ANSWER_WITHIN
     if wanted:
         async with _turn(services, deadline):
-            rows = await _grant(services, call, issuer, wanted)
+            records = await _records(services, issuer, wanted)
+            try:
+                rows = await _write(services, call, issuer, records)
+            except SessionRequiredError as refusal:
+                error = as_item(refusal)
+                failures += [{"subject": r.value["subject"], "error": error} for r in records]
     return {
         "verifications": await verification_views(services, rows, deadline),
         "failedVerifications": failures,
@@ -97,23 +111,29 @@ async def _turn(services: Services, deadline: float) -> AsyncIterator[None]:
         services.granting.release()
 
 
-async def _grant(
-    services: Services, call: Call, issuer: str, wanted: dict[Account, dict[str, Any]]
-) -> list[Row]:
-    session = await creating.session_of(services, issuer)
+async def _records(
+    services: Services, issuer: str, wanted: dict[Account, dict[str, Any]]
+) -> list[NewRecord]:
+    """Return the records to write: none for whom is verified already."""
     known = await verifications.granted(services.db, issuer, [subject for subject, _ in wanted])
     now, collection = services.now(), services.settings.verification_collection
-    records = [
+    return [
         NewRecord(issuer, collection, services.tids.next(now), record)
         for account, record in wanted.items()
         if account not in known
     ]
+
+
+async def _write(
+    services: Services, call: Call, issuer: str, records: list[NewRecord]
+) -> list[Row]:
     if not records:
         return []
+    session = await creating.session_of(services, issuer)
     uris = [record.target.uri for record in records]
     async with services.db.transaction() as tx:
         # First, so that whatever gets written has its who, also if the PDS's answer is lost.
-        await audit.write(tx, call.caller.did, "verification.grant", uris, None, now)
+        await audit.write(tx, call.caller.did, "verification.grant", uris, None, services.now())
     rows = await creating.create(services, session, records, call.arrived)
     _log.info("verifications.granted", count=len(rows), actor=call.caller.did)
     return rows

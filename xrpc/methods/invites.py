@@ -34,8 +34,8 @@ async def create(services: Services, call: Call) -> dict[str, Any]:
     finds it in the list of invites and may revoke it.
 
     Raises NotFound for a space that is unknown or gone, Forbidden for a caller who does not own
-    it, InvalidRequest for an invite that can't be or a repo that we can't write to, and
-    UpstreamFailure for a PDS that fails.
+    it, InvalidRequest for an invite that can't be, SessionRequired for a repo that we can't write
+    to, and UpstreamFailure for a PDS that fails.
     """
     wanted, now = call.input, services.now()
     space = await find_own(services, call, "invite to it")

@@ -30,8 +30,9 @@ _log = log.get("spaces")
 async def create(services: Services, call: Call) -> dict[str, Any]:
     """`rsvp.atmo.space.createSpace`: a record in the caller's repo.
 
-    Raises InvalidRequest for a type that is not indexed here, a key that is none, or a repo that
-    we can't write to; AlreadyExists for a key that is taken; UpstreamFailure for a PDS that fails.
+    Raises InvalidRequest for a type that is not indexed here or a key that is none;
+    SessionRequired for a repo that we can't write to; AlreadyExists for a key that is taken;
+    UpstreamFailure for a PDS that fails.
     """
     did, now = call.caller.did, services.now()
     collection = _space_type(services, call.input.get("type"))

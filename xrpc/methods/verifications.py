@@ -13,6 +13,7 @@ from indexer.store import audit, outbox, tombstones, verifications
 from indexer.store.db import Transaction
 from indexer.store.tombstones import Tombstone, is_revoked
 from xrpc.auth.callers import Caller
+from xrpc.methods.no_session import as_item, session_required
 from xrpc.publishing.pds import PdsError, Target
 from xrpc.services import Call, Services
 
@@ -70,8 +71,10 @@ async def revoke(services: Services, call: Call) -> dict[str, Any]:
             case "sent" | "confirmed":
                 revoked.append(asked[uri])
             case "blocked":
+                refusal = session_required(services.settings, deletion.error)
                 failures[asked[uri]] = (
-                    f"PublishBlocked: revoked here, but not deleted from the repo: {deletion.error}"
+                    "PublishBlocked: revoked here, but not deleted from the repo: "
+                    f"{as_item(refusal)}"
                 )
             case _:
                 failures[asked[uri]] = (

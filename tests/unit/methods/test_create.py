@@ -291,7 +291,7 @@ async def test_without_a_session_it_is_said_what_to_do_and_nothing_is_written(
 ) -> None:
     space = await world.space(BOB)
     for answer in (await create_space(world, BOB), await create_invite(world, space, BOB)):
-        assert refusal(answer) == (400, "InvalidRequest")
+        assert refusal(answer) == (400, "SessionRequired")
         assert f"`rescind login {BOB}`" in answer.json()["message"]
         assert "operator" in answer.json()["message"]
     assert await world.db.all("select 1 from invite_tokens") == []
@@ -316,7 +316,7 @@ async def test_a_withdrawn_app_password_is_told_as_a_missing_session_is(world: W
     world.pds.fail(REFRESH, says(400, "ExpiredToken", "Token has been revoked"))
     for _ in range(2):
         answer = await create_space(world)
-        assert refusal(answer) == (400, "InvalidRequest")
+        assert refusal(answer) == (400, "SessionRequired")
         assert "rescind login" in answer.json()["message"]
 
 
@@ -414,4 +414,4 @@ async def test_an_account_without_a_pds_or_an_answer_of_its_directory(world: Wor
     world.plc.documents[ALICE] = document(ALICE, KEY, service=[])
     world.resolver.forget(ALICE)
     assert refusal(await create_space(world)) == (400, "InvalidRequest")
-    assert refusal(await create_space(world, STRANGER)) == (400, "InvalidRequest")
+    assert refusal(await create_space(world, STRANGER)) == (400, "SessionRequired")
