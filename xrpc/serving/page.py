@@ -1,18 +1,19 @@
-"""`/`: a page for a person who comes by; and the lexicon documents of the methods."""
+"""`/`: a page for a person who comes by; and the lexicon documents, with their index."""
 
 import json
+from collections.abc import Mapping
 from html import escape
 from importlib.metadata import version
 from importlib.resources.abc import Traversable
 from typing import Any
+from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from indexer.config.settings import Settings
-from xrpc.methods.table import METHODS
 
 # Nothing is loaded and nothing runs, whatever gets into the page.
 _HEADERS = {
@@ -37,13 +38,19 @@ here at once, and is deleted from the repo that it is in.</p>
 <dt>Version</dt><dd>{version}</dd>
 <dt>DID</dt><dd><a href="/.well-known/did.json"><code>{did}</code></a></dd>
 <dt>Health</dt><dd><a href="/xrpc/_health"><code>/xrpc/_health</code></a></dd>
-</dl>
+<dt>Lexicons</dt><dd><a href="/lexicons/"><code>/lexicons/</code></a></dd>
+{contact}</dl>
 <h2>Methods</h2>
 <p>Call them through your PDS, with the header <code>atproto-proxy: {did}#{service_id}</code>, or at
 <code>{url}/xrpc/</code> with a token of <code>com.atproto.server.getServiceAuth</code>. Each links
 to its lexicon document.</p>
 <dl>
 {methods}
+</dl>
+<h2>Shared definitions</h2>
+<p>What the documents of the methods refer to.</p>
+<dl>
+{shared}
 </dl>
 </html>
 """
@@ -54,11 +61,19 @@ def page_routes(settings: Settings, documents: Traversable) -> list[Route]:
     texts = {
         file.name: file.read_bytes() for file in documents.iterdir() if file.name.endswith(".json")
     }
-    mains = {nsid: json.loads(texts[f"{nsid}.json"])["defs"]["main"] for nsid in sorted(METHODS)}
-    page = render(settings, mains)
+    parsed = {name.removesuffix(".json"): json.loads(texts[name]) for name in sorted(texts)}
+    page = render(settings, {nsid: document["defs"] for nsid, document in parsed.items()})
+    index = {
+        "lexicons": [
+            {"id": nsid, "url": f"{settings.url}/lexicons/{quote(nsid)}.json"} for nsid in parsed
+        ]
+    }
 
     async def show(_: Request) -> Response:
         return HTMLResponse(page, headers=_HEADERS)
+
+    async def list_documents(_: Request) -> Response:
+        return JSONResponse(index)
 
     async def document(request: Request) -> Response:
         text = texts.get(request.path_params["name"])
@@ -68,21 +83,44 @@ def page_routes(settings: Settings, documents: Traversable) -> list[Route]:
 
     return [
         Route("/", show, methods=["GET"]),
+        Route("/lexicons", list_documents, methods=["GET"]),
+        Route("/lexicons/", list_documents, methods=["GET"]),
         Route("/lexicons/{name}", document, methods=["GET"]),
     ]
 
 
-def render(settings: Settings, methods: dict[str, dict[str, Any]]) -> str:
-    """Return the page; `methods` are the main definitions of the methods, by NSID."""
-    lines = [
-        f'<dt><a href="/lexicons/{escape(nsid)}.json"><code>{escape(nsid)}</code></a></dt>'
-        f"<dd>{escape(main.get('description', ''))}</dd>"
-        for nsid, main in methods.items()
-    ]
+def render(settings: Settings, documents: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the page; `documents` are the definitions of each, by NSID and name.
+
+    A document without a `main` describes no method, but what others share.
+    """
+    methods, shared = [], []
+    for nsid, definitions in documents.items():
+        if "main" in definitions:
+            methods.append(_entry(nsid, definitions["main"].get("description", "")))
+        else:
+            shared.append(_entry(nsid, ", ".join(definitions)))
     return _PAGE.format(
         version=escape(version("rescind")),
         did=escape(settings.service_did),
         service_id=escape(settings.service_id),
         url=escape(settings.url),
-        methods="\n".join(lines),
+        contact=_contact(settings.contact),
+        methods="\n".join(methods),
+        shared="\n".join(shared),
     )
+
+
+def _entry(nsid: str, words: str) -> str:
+    return (
+        f'<dt><a href="/lexicons/{escape(nsid)}.json"><code>{escape(nsid)}</code></a></dt>'
+        f"<dd>{escape(words)}</dd>"
+    )
+
+
+def _contact(contact: str | None) -> str:
+    """Return the line that says whom to ask, if the operator says so."""
+    if contact is None:
+        return ""
+    link = contact if "://" in contact else f"mailto:{quote(contact, safe='@')}"
+    return f'<dt>Contact</dt><dd><a href="{escape(link)}">{escape(contact)}</a></dd>\n'

@@ -13,6 +13,8 @@ from tests.support.xrpc_world import REVOKE_INVITE, World, make_world
 from xrpc.methods.table import METHODS
 from xrpc.serving.page import render
 
+SHARED = ("rsvp.atmo.space.defs", "tools.ozone.verification.defs")
+
 
 class Page(HTMLParser):
     """The tags, links and text of a page."""
@@ -54,7 +56,7 @@ async def test_the_page_says_what_this_is(world: World) -> None:
 async def test_every_link_of_the_page_leads_somewhere(world: World) -> None:
     page = Page((await world.request("GET", "/")).text)
     own = [link for link in page.links if link.startswith("/")]
-    assert len(own) == len(METHODS) + 2
+    assert len(own) == len(METHODS) + len(SHARED) + 3
     for link in own:
         answer = await world.request("GET", link)
         assert answer.status_code == 200
@@ -69,9 +71,13 @@ async def test_nothing_runs_on_the_page(world: World) -> None:
 
 def test_what_gets_into_the_page_is_text() -> None:
     settings = Settings.load({"public_url": "https://x<script>.test"})
-    text = render(settings, {"a.b.<script>": {"description": "<script>"}})
+    documents = {
+        "a.b.<script>": {"main": {"description": "<script>"}},
+        "a.b.<script>.defs": {"<script>": {}},
+    }
+    text = render(settings, documents)
     assert "script" not in Page(text).tags
-    assert Page(text).text.count("<script>") == 3
+    assert Page(text).text.count("<script>") == 5
 
 
 async def test_the_documents_of_the_methods_are_served_as_they_are(world: World) -> None:
@@ -82,7 +88,7 @@ async def test_the_documents_of_the_methods_are_served_as_they_are(world: World)
 
 
 @pytest.mark.parametrize(
-    "path", ["/lexicons/", "/lexicons/x.json", "/lexicons/..%2fapp.py", "/lexicons/../app.py"]
+    "path", ["/lexicons//", "/lexicons/x.json", "/lexicons/..%2fapp.py", "/lexicons/../app.py"]
 )
 async def test_nothing_else_is_served_from_there(world: World, path: str) -> None:
     answer = await world.request("GET", path)
