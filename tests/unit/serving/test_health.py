@@ -114,4 +114,4 @@ async def test_an_indexer_that_is_not_well_is_refused_with_the_reason(world: Wor
 
 async def test_health_is_no_method(world: World) -> None:
     answer = await world.request("POST", "/xrpc/_health", json={})
-    assert (answer.status_code, answer.json()["error"]) == (501, "MethodNotImplemented")
+    assert (answer.status_code, answer.json()["error"]) == (405, "MethodNotAllowed")
