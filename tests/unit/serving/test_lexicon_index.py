@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from indexer.config.settings import Settings
+from tests.support.html_page import Page
 from tests.support.lexicon_cases import DOCUMENTS
 from tests.support.xrpc_world import World, make_world
-from tests.unit.serving.test_page import Page
 from xrpc.serving.page import render
 
 

@@ -2,37 +2,18 @@
 
 import json
 from collections.abc import AsyncIterator
-from html.parser import HTMLParser
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from indexer.config.settings import Settings
+from tests.support.html_page import Page
 from tests.support.xrpc_world import REVOKE_INVITE, World, make_world
 from xrpc.methods.table import METHODS
 from xrpc.serving.page import render
 
 SHARED = ("rsvp.atmo.space.defs", "tools.ozone.verification.defs")
-
-
-class Page(HTMLParser):
-    """The tags, links and text of a page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.links: list[str] = []
-        self.text = ""
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.links += [value or "" for name, value in attrs if name == "href"]
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 @pytest.fixture
