@@ -1,6 +1,6 @@
 """Events to proven changes: with the keys that the DIDs name now.
 
-`verify` does not know where keys come from, and `identity_resolver` not what they are for.
+`proof` does not know where keys come from, and `identity` not what they are for.
 Between them: a key is asked for when it is needed, and once more when it does not fit, since the
 account may have got a new one.
 """

@@ -1,7 +1,7 @@
-"""A record as its repo wrote it to the typed row that the index keeps.
+"""A record as its repo wrote it, checked against its lexicon, to typed fields (`Scope.read`).
 
 The collections can be configured; the lexicon documents of the three kinds lie in
-`indexer/lexicons/`. A row that stands here has been checked against its document.
+`indexer/lexicons/`. A `Row` is such fields with where they stand; `rules.projection` makes it.
 """
 
 import re

@@ -4,5 +4,5 @@ A call comes in by `serving`, `auth` says whose it is, a function in `methods` a
 `publishing` writes to the repos what has to be written. `services` is what a method stands on.
 
 Promise: an answer is true, and an acknowledged revocation is on the disk before it is sent. Uses
-the store and the pure packages of `indexer`, which never imports it, except in `cli`.
+what `indexer` has (store, identity, guarded requests); `indexer` never uses it, except in `cli`.
 """

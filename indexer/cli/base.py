@@ -11,7 +11,7 @@ from typing import Any
 import click
 from httpx import AsyncClient
 
-from indexer import garbage, log
+from indexer import log, python_gc
 from indexer.config.settings import PREFIX, ConfigError, Settings
 from indexer.identity.model import IdentityError
 from indexer.identity.resolver import IdentityResolver
@@ -100,7 +100,7 @@ def make_prover(settings: Settings, resolver: IdentityResolver, scope: Scope) ->
 
 def run_async(main: Coroutine[Any, Any, None]) -> None:
     """Run a command's coroutine to its end, or to Ctrl-C."""
-    garbage.settle()
+    python_gc.settle()
     try:
         asyncio.run(main)
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""`rescind record`."""
+"""`rescind record`: the firehose into a file, frame by frame."""
 
 import asyncio
 import signal

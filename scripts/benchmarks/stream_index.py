@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 import httpx
 import libipld
 
-from indexer import garbage, log
+from indexer import log, python_gc
 from indexer.cli.daemon import daemon_checkpoint
 from indexer.consumer import Checkpoint, Consumer
 from indexer.identity.resolver import IdentityResolver
@@ -143,7 +143,7 @@ def _telling(checkpoint: Checkpoint, reach: Callable[[int], None]) -> Checkpoint
 def read(arguments: Sequence[str], tell: Callable[[int], None] = _ignore) -> dict[str, float]:
     """Do what the command line asks for."""
     log.configure("warning", "json")
-    garbage.settle()  # as the daemon does
+    python_gc.settle()  # as the daemon does
     url, frames, ours, corpus, cache = arguments
     with TemporaryDirectory(prefix="index-", dir=cache) as directory:
         file = Path(directory) / "index.db"

@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from indexer import garbage, log
+from indexer import log, python_gc
 from indexer.consumer import Consumer, cursor_checkpoint
 from indexer.identity.resolver import IdentityResolver
 from indexer.proof.repo import read_repo
@@ -168,7 +168,7 @@ async def _check(db: Database, corpus: Corpus) -> None:
 
 def main() -> None:
     log.configure("warning", "json")
-    garbage.settle()  # as the daemon does
+    python_gc.settle()  # as the daemon does
     what, directory, *rest = sys.argv[1:]
     corpus = load(Path(directory))
     match what, rest:

@@ -27,7 +27,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from indexer import garbage, log
+from indexer import log, python_gc
 from indexer.cli.base import make_scope
 from indexer.config.settings import Settings
 from indexer.identity.resolver import IdentityResolver
@@ -141,7 +141,7 @@ SERVERS = {"rescind": serve_rescind, "bare": serve_bare, "asgi": serve_asgi}
 def main() -> None:
     if len(sys.argv) != 3 or sys.argv[1] not in SERVERS:
         sys.exit(__doc__)
-    garbage.settle()  # as `rescind` does
+    python_gc.settle()  # as `rescind` does
     asyncio.run(SERVERS[sys.argv[1]](Path(sys.argv[2])))
 
 

@@ -1,4 +1,4 @@
-"""`rsvp.atmo.space.invite.*`: one function a method."""
+"""`rsvp.atmo.space.invite.*` for the owner, one function a method; `redeem` is in `redeeming`."""
 
 import re
 from dataclasses import replace

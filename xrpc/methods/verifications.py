@@ -1,4 +1,4 @@
-"""`tools.ozone.verification.*`: one function a method."""
+"""`tools.ozone.verification.revokeVerifications`; its neighbours are `granting` and `listing`."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence

@@ -1,7 +1,7 @@
-"""The only door to a PDS for writing.
+"""What is written to PDSes, and the sessions for it.
 
-`publisher` works off the outbox, `sessions` keeps the accounts' tokens sealed and fresh, `pds`
-speaks to the host, `writing` handles what every write meets.
+`publisher` works off the outbox, up to 200 deletions as one commit, or one by one where that is
+refused; `sessions` keeps the accounts' tokens sealed and fresh; `pds` is the only door to a host.
 
 Promise: a deletion is tried until its repo is known to be rid of the record, and a crash repeats a
 step that does no harm. Never knows the requests that come to us.

@@ -14,7 +14,7 @@ import httpx
 from indexer.lexicon.syntax import is_cid, is_did, is_handle, is_tid
 from indexer.net.guard import FetchError
 from indexer.net.requests import Answer, request_json
-from xrpc.publishing.secrets import repeats, scrub
+from xrpc.publishing.redaction import repeats, scrub
 
 CALL_DEADLINE = 15.0  # seconds for one call, from connecting to the last byte
 MAX_ANSWER = 4_000_000  # bytes; a record is at most 1 MB, and JSON makes it longer

@@ -29,7 +29,7 @@ from tests.support.fake_pds import (
 )
 from tests.support.xrpc_world import ALICE, BOB, CAROL, OPERATOR, VERIFICATION, World, make_world
 from xrpc.publishing.pds import NewRecord, PdsClient, PdsError, PdsUnavailableError, Target
-from xrpc.publishing.secrets import HIDDEN, MAX_LOOKED_AT, scrub
+from xrpc.publishing.redaction import HIDDEN, MAX_LOOKED_AT, scrub
 
 PASSWORD = "abcd-efgh-ijkl-mnop"
 TARGET = Target(f"at://{ALICE}/{VERIFICATION}/one", ALICE, VERIFICATION, "one")
