@@ -1,7 +1,7 @@
 """The keys that repos are signed with: a `did:key` to something that checks signatures. Pure.
 
 Source: atproto.com/specs/cryptography. A signature is 64 bytes, r and s, over the SHA-256 of the
-message, and of the two values of s that would do only the lower counts.
+message. Of the two values of s that would do only the lower counts in a repo.
 """
 
 from collections.abc import Callable
@@ -42,15 +42,18 @@ else:
         return PublicKey(point).verify
 
 
-def is_signed(did_key: str, signature: bytes, message: bytes) -> bool:
+def is_signed(did_key: str, signature: bytes, message: bytes, *, high_s: bool = False) -> bool:
     """Whether the owner of this key signed the message. Never raises, whatever the signature.
 
-    `did_key` is one that `did_document` gave out: known to be a point of its curve.
+    `did_key` is one that `did_document` gave out: known to be a point of its curve. With `high_s`
+    the higher value of s counts too: half of what general JOSE libraries sign has that.
     """
     if len(signature) != SIGNATURE_LENGTH:
         return False
     _, order, check = _key(did_key)
     r, s = int.from_bytes(signature[:32]), int.from_bytes(signature[32:])
+    if high_s and order >> 1 < s < order:
+        s = order - s  # libsecp256k1 itself takes the lower one only
     return 0 < r < order and 0 < s <= order >> 1 and check(encode_dss_signature(r, s), message)
 
 

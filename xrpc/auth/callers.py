@@ -126,9 +126,9 @@ class ServiceAuth:
 
 
 def _is_signed(token: ServiceJwt, key: str | None) -> bool:
-    """Tell whether this did:key made the signature, low-S, with the algorithm of the header."""
+    """Tell whether this did:key made the signature, with the algorithm of the header."""
     return (
         key is not None
         and keys.algorithm(key) == token.alg
-        and keys.is_signed(key, token.signature, token.signed)
+        and keys.is_signed(key, token.signature, token.signed, high_s=True)
     )
