@@ -213,6 +213,15 @@ create table sessions (
     refused      text       -- why the PDS refuses it; null while it works
 ) strict, without rowid;
 
+-- The service-auth tokens that procedures have taken: each is written in the transaction of what it
+-- was used for, so that a restart takes none again. They go some time after they have ended.
+create table used_tokens (
+    key     blob    primary key check (length(key) = 32),    -- a hash of the issuer and the `jti`
+    issuer  text    not null,
+    ends_at integer not null                                 -- from then on its `exp` refuses it
+) strict, without rowid;
+create index used_tokens_by_end on used_tokens (ends_at);
+
 -- How far the search for repos with records of ours is, by relay host and collection.
 create table backfills (
     relay       text    not null,

@@ -103,8 +103,17 @@ MIGRATIONS: Mapping[int, str] = {
     """,
     # An invite that was created here is revoked before the firehose shows it.
     4: "alter table invite_tokens add column uri text;",
+    # Tokens of callers are not taken again after a restart.
+    5: """
+        create table used_tokens (
+            key     blob    primary key check (length(key) = 32),
+            issuer  text    not null,
+            ends_at integer not null
+        ) strict, without rowid;
+        create index used_tokens_by_end on used_tokens (ends_at);
+    """,
 }
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 
 def schema() -> str:

@@ -79,6 +79,7 @@ async def test_an_older_file_is_migrated_step_by_step_and_keeps_its_rows(
 
 # What version 2 had where this version has something else.
 VERSION_2 = """
+    drop table used_tokens;
     drop index repos_to_ask;
     drop table members;
     drop table invite_tokens;
@@ -167,6 +168,7 @@ async def test_a_file_of_version_2_becomes_one_of_this_and_knows_whose_its_token
 
 
 VERSION_3 = """
+    drop table used_tokens;
     drop table invite_tokens;
     create table invite_tokens (
         id         integer primary key,
@@ -210,6 +212,7 @@ async def test_a_file_of_version_3_keeps_whose_its_tokens_are_and_how_often_they
 
 
 VERSION_4 = """
+    drop table used_tokens;
     alter table invite_tokens drop column uri;
     pragma user_version = 4;
 """

@@ -12,7 +12,17 @@ import pytest_asyncio
 from indexer.cli.daemon import daemon_checkpoint
 from indexer.repos import backfill
 from indexer.rules.projection import Desynchronize
-from indexer.store import backfills, cursors, daemon, invites, outbox, repos, resyncs, sessions
+from indexer.store import (
+    backfills,
+    cursors,
+    daemon,
+    invites,
+    outbox,
+    repos,
+    resyncs,
+    sessions,
+    used_tokens,
+)
 from indexer.store.backfills import ALL_REPOS, Search
 from indexer.store.cursors import Cursor
 from indexer.store.db import Transaction
@@ -59,6 +69,8 @@ REASONS: dict[str, tuple[set[str], str]] = {
     "repos.forget_hosting_seqs": ({"scan repos"}, AT_ONCE),
     "resyncs.refetch_all": ({"scan repos"}, AT_ONCE),
     "resyncs.release": ({"scan repos"}, AT_ONCE),
+    "used_tokens.living": ({"range used_tokens_by_end"}, "those that live, as a daemon starts"),
+    "used_tokens.take": ({"range used_tokens_by_end"}, "those that ended, cut at a limit"),
     "outbox.release": ({"range outbox_by_state"}, "those that wait, as a daemon starts"),
     "repos.count_by_state": ({"scan repos", "sort"}, COUNTED),
     "resyncs.queue": ({"scan repos"}, f"{COUNTED}; of an index of those that wait"),
@@ -134,6 +146,8 @@ async def run_a_daemon(tx: Transaction) -> None:
     await cursors.load(tx, RELAY)
     await cursors.forget(tx, RELAY)
     await repos.newcomers(tx, 0)
+    await used_tokens.living(tx, now)
+    await used_tokens.take(tx, bytes(32), ALICE, now, now)
     # The publisher, and its sessions.
     await outbox.mark_gone(tx, uris[0], "", now)
     await outbox.mark_failed(tx, uris, "no", now=now, retry_at=now)
