@@ -52,6 +52,7 @@ class AuthRequiredError(XrpcError):
 
     status = 401
     error = "AuthenticationRequired"
+    headers = {"www-authenticate": 'Bearer realm="atproto"'}  # noqa: RUF012 (a Mapping, as above)
 
 
 class ForbiddenError(XrpcError):

@@ -88,7 +88,7 @@ async def _daemon(
         pds = PdsClient(client)
         sessions = Sessions(db, Vault.open(settings), pds)
         publisher = Publisher(db, sessions, resolver, pds)
-        auth = ServiceAuth(resolver, settings.audiences)
+        auth = await ServiceAuth.open(settings, resolver, db)
         services = Services(settings, db, scope, resolver, pds, sessions, publisher)
         stats = Stats()
         consumer = Consumer(

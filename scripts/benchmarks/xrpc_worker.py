@@ -69,7 +69,7 @@ async def serve_rescind(file: Path) -> None:
         pds = PdsClient(client)
         sessions = Sessions(db, Vault.open(made), pds)
         publisher = Publisher(db, sessions, resolver, pds)
-        auth = ServiceAuth(resolver, made.audiences)
+        auth = await ServiceAuth.open(made, resolver, db)
         services = Services(made, db, make_scope(made), resolver, pds, sessions, publisher)
         counts, stream = Counts(), Idle()
         metrics = Metrics(db, stream, auth.failures, counts)

@@ -12,6 +12,7 @@ from tests.support.account_keys import Key, document, jwt
 from tests.support.http_host import Host, hosting
 from tests.support.plc_directory import Directory
 from xrpc.auth.callers import Caller, ServiceAuth
+from xrpc.auth.used_tokens import UsedTokens
 from xrpc.errors import AuthRequiredError
 
 NOW = 1_800_000_000.5  # Unix seconds
@@ -69,7 +70,7 @@ class World:
         self.host = host
         self.resolver = resolver
         self.clock = Clock()
-        self.auth = ServiceAuth(resolver, AUDIENCES, clock=self.clock)
+        self.auth = ServiceAuth(resolver, AUDIENCES, UsedTokens(1_000), clock=self.clock)
 
     async def call(self, token: str) -> Caller:
         return await self.auth.authenticate(f"Bearer {token}", METHOD)

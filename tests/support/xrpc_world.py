@@ -262,7 +262,7 @@ class World:
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
         """Serve the app on loopback, as the daemon does, with the publisher beside it."""
-        auth = ServiceAuth(self.resolver, self.settings.audiences, clock=self.clock)
+        auth = await ServiceAuth.open(self.settings, self.resolver, self.db, clock=self.clock)
         metrics = Metrics(self.db, self.stream, auth.failures, self.counts, self.clock)
         app = create_app(self.services, auth, self.stream, self.counts, metrics)
         server = Server(app, self.settings, self.counts)

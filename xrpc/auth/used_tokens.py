@@ -1,62 +1,154 @@
-"""The tokens that were used, so that none is used twice."""
+"""The tokens of procedures that were used, so that none is used twice."""
 
-import hashlib
 import heapq
 import math
-from collections import Counter
+from dataclasses import dataclass, field
+from typing import NamedTuple, Self
 
-from xrpc.auth.service_jwt import Refused
+from xrpc.auth.refusals import Refused
+from xrpc.auth.service_jwt import ServiceJwt
 
-MAX_USED = 100_000  # tokens that are remembered, of everybody; some 35 MB
-MAX_USED_BY_ISSUER = 1_000  # of one issuer
-# Token-seconds of one issuer: 50 tokens of an hour. A PDS that proxies gives them a minute; with
-# as many long ones as short ones, a hundred issuers would fill all the room for that hour.
-MAX_HELD_BY_ISSUER = 180_000
+LEEWAY = 60  # seconds that the clock of a PDS and ours may be apart
+MINUTE = 60  # seconds that a token lives which a PDS makes for a call that it proxies
+HOUR = 3_600  # seconds; a PDS signs nothing for longer (com.atproto.server.getServiceAuth)
+
+# For how long a token of a minute is remembered at most, if the clock of its PDS is ahead; and one
+# second, because ends are not whole ones.
+HELD = LEEWAY + MINUTE + LEEWAY + 1
+MAX_USED = 120_000  # tokens that are remembered, of everybody; some 40 MB
+MAX_LONG_BY_ISSUER = 50  # tokens of an hour, however few calls an account may make
+# An issuer may have as much as one part of what is left free, but for a few tokens; and of the last
+# quarter only those few. So thousands of accounts would have to join to keep one out.
+PARTS = 8
+FEW = 5
+
+
+@dataclass(slots=True)
+class UsedToken:
+    """A procedure's token that is used up. `ends_at` is in Unix ms; until then it is remembered."""
+
+    issuer: str
+    key: bytes
+    ends_at: int
+    is_written: bool = False  # into the database, with what the call did
+
+
+class _Held(NamedTuple):
+    end: float  # Unix seconds; from then on its own `exp` refuses it
+    key: bytes
+    issuer: str
+    seconds: int
+    is_long: bool
+
+
+@dataclass(slots=True)
+class _Issuer:
+    held: list[_Held] = field(default_factory=list)  # a heap
+    seconds: int = 0  # of all these
 
 
 class UsedTokens:
-    """The tokens that were taken and still live; bounded, and none is forgotten early."""
+    """The tokens that were taken and could still be shown; bounded, and none is forgotten early.
 
-    def __init__(
-        self,
-        size: int = MAX_USED,
-        size_by_issuer: int = MAX_USED_BY_ISSUER,
-        held_by_issuer: int = MAX_HELD_BY_ISSUER,
-    ) -> None:
-        self._size = size
-        self._size_by_issuer = size_by_issuer
-        self._held_by_issuer = held_by_issuer
-        self._ends: list[tuple[int, bytes, str, int]] = []  # a heap: exp, token, issuer, seconds
-        self._tokens: set[bytes] = set()
-        self._by_issuer: Counter[str] = Counter()
-        self._held: Counter[str] = Counter()  # seconds, by issuer
+    An account may use as many tokens of a minute as it may make `calls` within `HELD` seconds, and
+    as many token-seconds of others as these come to; half of all room is for those of a minute.
+    """
+
+    def __init__(self, calls: int, size: int = MAX_USED) -> None:
+        self._by_issuer = max(calls * HELD, MAX_LONG_BY_ISSUER * (HOUR + LEEWAY))  # token-seconds
+        self._size = max(size, calls * PARTS * 2)  # an eighth of three quarters, and more
+        self._ends: list[_Held] = []  # a heap
+        self._keys: set[bytes] = set()
+        self._issuers: dict[str, _Issuer] = {}
+        self._long = 0
+
+    @classmethod
+    def at_rate(cls, limit: int, window: int) -> Self:
+        """Return one for accounts with `limit` calls at once, and as many in `window` seconds."""
+        return cls(limit + math.ceil(limit * HELD / window))
 
     def __len__(self) -> int:
-        return len(self._tokens)
+        return len(self._keys)
 
-    def add(self, issuer: str, jti: str, exp: int, now: float) -> None:
-        """Remember until `exp` that this token was used, or refuse it. Unix seconds."""
-        if exp <= now:  # while its issuer was resolved; it could not be remembered any more
-            raise Refused("expired")
-        while self._ends and self._ends[0][0] <= now:
-            _, ended, its_issuer, its_seconds = heapq.heappop(self._ends)
-            self._tokens.discard(ended)
-            self._by_issuer[its_issuer] -= 1
-            self._held[its_issuer] -= its_seconds
-            if not self._by_issuer[its_issuer]:
-                del self._by_issuer[its_issuer], self._held[its_issuer]
-        # A digest, so that each takes the same room; a DID has no blank.
-        token = hashlib.sha256(f"{issuer} {jti}".encode()).digest()
-        if token in self._tokens:
-            raise Refused("replayed")
-        seconds = math.ceil(exp - now)
-        if (
-            len(self._tokens) >= self._size
-            or self._by_issuer[issuer] >= self._size_by_issuer
-            or self._held[issuer] + seconds > self._held_by_issuer
-        ):
-            raise Refused("crowded")
-        self._tokens.add(token)
-        self._by_issuer[issuer] += 1
-        self._held[issuer] += seconds
-        heapq.heappush(self._ends, (exp, token, issuer, seconds))
+    def add(self, token: ServiceJwt, now: float) -> UsedToken:
+        """Remember until its end that this token was used, or refuse it. Unix seconds."""
+        end = token.exp + LEEWAY
+        if end < now:  # while its issuer was resolved; it could not be remembered any more
+            raise Refused("expired", "exp: the token ended while the DID of iss was resolved")
+        self._forget(now)
+        if token.key in self._keys:
+            raise _replayed(token)
+        # From its `iat`, if the clock of its PDS is ahead: not more than LEEWAY, which was checked.
+        is_long = token.exp - max(now, token.iat or now) > MINUTE
+        held = _Held(end, token.key, token.iss, math.ceil(end - now), is_long)
+        self._check_room(held, now)
+        self._keep(held)
+        return UsedToken(token.iss, token.key, math.ceil(end * 1000))
+
+    def restore(self, issuer: str, key: bytes, ends_at: int, now: float) -> None:
+        """Remember what was used before a restart. `ends_at` is in Unix ms, `now` in seconds."""
+        end = ends_at / 1000
+        if key not in self._keys:
+            seconds = math.ceil(end - now)
+            self._keep(_Held(end, key, issuer, seconds, is_long=seconds > HELD))
+
+    def _check_room(self, held: _Held, now: float) -> None:
+        mine = self._issuers.get(held.issuer, _Issuer())
+        if mine.seconds + held.seconds > self._by_issuer:
+            raise Refused(
+                "crowded", "too many of your tokens that live long are in use; use tokens of a "
+                "minute", _until_free(mine, mine.seconds + held.seconds - self._by_issuer, now),
+            )  # fmt: skip
+        room = self._size // 2 if held.is_long else self._size
+        free = room - (self._long if held.is_long else len(self._keys))
+        if free <= 0 or (len(mine.held) >= FEW and len(mine.held) * PARTS >= free - room // 4):
+            first = mine.held or self._ends
+            raise Refused(
+                "crowded", "too many tokens are in use; use tokens of a minute",
+                _wait(first[0].end, now),
+            )  # fmt: skip
+
+    def _keep(self, held: _Held) -> None:
+        self._keys.add(held.key)
+        self._long += held.is_long
+        issuer = self._issuers.setdefault(held.issuer, _Issuer())
+        issuer.seconds += held.seconds
+        heapq.heappush(issuer.held, held)
+        heapq.heappush(self._ends, held)
+
+    def _forget(self, now: float) -> None:
+        """Forget the tokens that have ended."""
+        while self._ends and self._ends[0].end < now:
+            held = heapq.heappop(self._ends)
+            self._keys.discard(held.key)
+            self._long -= held.is_long
+            issuer = self._issuers[held.issuer]
+            heapq.heappop(issuer.held)  # the same one: both are in one order
+            issuer.seconds -= held.seconds
+            if not issuer.held:
+                del self._issuers[held.issuer]
+
+
+def _replayed(token: ServiceJwt) -> Refused:
+    if token.jti is not None:
+        return Refused("replayed", "jti: this token was used, and a procedure takes each once")
+    return Refused(
+        "replayed", "jti: the token has none, and one that says the same was used: without a jti "
+        "two of one second are one token; wait a second, or let your PDS send a jti",
+    )  # fmt: skip
+
+
+def _until_free(issuer: _Issuer, seconds: int, now: float) -> int:
+    """Return after how many seconds that many token-seconds of this issuer will be free."""
+    ends = issuer.held.copy()
+    end = now
+    while seconds > 0 and ends:
+        held = heapq.heappop(ends)
+        seconds -= held.seconds
+        end = held.end
+    return _wait(end, now)
+
+
+def _wait(end: float, now: float) -> int:
+    """Return the whole seconds after which `end` is over."""
+    return max(1, math.floor(end - now) + 1)

@@ -58,7 +58,10 @@ async def get(services: Services, call: Call) -> dict[str, Any]:
     token = call.input.get("inviteToken")
     if call.caller == NOBODY and token is None:
         raise AuthRequiredError(
-            "send a service-auth token as `Authorization: Bearer`, or an inviteToken", "AuthMissing"
+            "send a service-auth token as `Authorization: Bearer`, or an inviteToken; "
+            "com.atproto.server.getServiceAuth of your PDS gives such a token, "
+            f"with aud={services.settings.service_did} and lxm=rsvp.atmo.space.getSpace",
+            "AuthMissing",
         )
     space = await find(services, call.input["uri"])
     # Asked anew each time: a token that was revoked reads no more.

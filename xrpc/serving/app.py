@@ -52,7 +52,7 @@ def create_app(
                 allow_origins=["*"],
                 allow_methods=["GET", "POST"],
                 allow_headers=["*"],
-                expose_headers=[REPO_REV, *limits.HEADERS],
+                expose_headers=[REPO_REV, "www-authenticate", *limits.HEADERS],
                 max_age=CORS_MAX_AGE,
             )
         ],

@@ -99,15 +99,19 @@ class Endpoint:
         if request.method != verb:
             raise MethodNotAllowedError(f"this method is called with {verb}", allow=verb)
         self._check_lengths(request)
-        authorization = request.headers.get("authorization")
+        # Two headers are one with two tokens (RFC 9110, section 5.3), and as such they are refused.
+        authorizations = request.headers.getlist("authorization")
         address = self._address(request)
         now = self._services.clock()
         with self._limits.turn(address, now) as turn:
-            if authorization is None and method.is_open:
+            if not authorizations and method.is_open:
                 caller, bucket = NOBODY, turn.call_openly()
             else:
-                caller = await self._auth.authenticate(authorization, nsid, turn.admit)
-                bucket = turn.call(caller.did)
+                caller = await self._auth.authenticate(
+                    ", ".join(authorizations), nsid, turn.admit, turn.call,
+                    is_procedure=self._is_procedure(nsid),
+                )  # fmt: skip
+                bucket = turn.bucket
             return await self._run(request, nsid, caller, bucket, arrived)
 
     async def _run(
@@ -121,7 +125,8 @@ class Endpoint:
             headers |= await self._repo_rev(caller)
         try:
             given = await self._body(request, nsid) if is_procedure else self._params(request, nsid)
-            output = await METHODS[nsid].handler(self._services, Call(caller, given, arrived))
+            call = Call(caller, given, arrived)
+            output = await METHODS[nsid].handler(self._services, call)
         except XrpcError as error:
             response = error_answer(error, headers)
         else:

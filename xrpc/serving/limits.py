@@ -137,7 +137,7 @@ class Turn:
     What comes to nothing before that, for want of a proof, is charged to the address.
     """
 
-    __slots__ = ("_address", "_crowd", "_entered", "_is_charged", "_limits", "_now")
+    __slots__ = ("_address", "_crowd", "_entered", "_is_charged", "_limits", "_now", "bucket")
 
     def __init__(self, limits: Limits, address: str, now: float) -> None:
         self._limits = limits
@@ -146,6 +146,7 @@ class Turn:
         self._entered: list[str] = []  # as whom the call counts
         self._is_charged = False
         self._crowd = 0
+        self.bucket: Bucket  # the account's, from `call` on
 
     def __enter__(self) -> Self:
         self._crowd = self._enter(self._address)
@@ -169,9 +170,13 @@ class Turn:
         self._enter_stranger()
 
     def call(self, did: str) -> Bucket:
-        """Go on as the call of a proven account; RateLimitExceeded if it may not now."""
+        """Go on as the call of a proven account; RateLimitExceeded if it may not now.
+
+        From then on the account pays, not its address: also for a token that was used before.
+        """
         self._leave()
-        return self._charge(self._limits.accounts, did, self._enter(did))
+        self.bucket = self._charge(self._limits.accounts, did, self._enter(did))
+        return self.bucket
 
     def call_openly(self) -> Bucket:
         """Go on without a token; raises as `admit` does."""

@@ -17,6 +17,7 @@ from tests.support.callers import ALICE, AUDIENCES, K256, METHOD, NOW, claims, h
 from xrpc.auth import callers as module
 from xrpc.auth import service_jwt
 from xrpc.auth.callers import Caller, ServiceAuth
+from xrpc.auth.used_tokens import UsedTokens
 from xrpc.errors import AuthRequiredError
 
 # --- whatever comes ---
@@ -73,7 +74,7 @@ async def test_no_signed_token_gets_past_a_401(
 
 
 async def passes_or_401(header_line: str) -> None:
-    auth = ServiceAuth(OneKey(), AUDIENCES, clock=lambda: NOW)
+    auth = ServiceAuth(OneKey(), AUDIENCES, UsedTokens(1_000), clock=lambda: NOW)
     try:
         assert await auth.authenticate(header_line, METHOD) == Caller(ALICE)
     except AuthRequiredError:
