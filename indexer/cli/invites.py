@@ -102,7 +102,7 @@ def invites_revoke(space: str, token_hash: str, as_json: bool, **flags: Any) -> 
         if not await spaces.is_known(services.db, space_uri):
             raise NotFoundError("there is no such space")
         actor, now = services.settings.service_did, unix_ms()
-        async with services.db.transaction() as tx:
+        async with services.database.transaction() as tx:
             is_first = await methods.lay_tombstones(tx, space_uri, token_hash, actor, now)
             stones = await tombstones.with_token(tx, space_uri, token_hash)
             uris = sorted({stone.uri for stone in stones})

@@ -149,7 +149,7 @@ def verifications_revoke(
                 revoked.append(await records.uri_of(services, failure["uri"]))
             else:
                 failed[failure["uri"]] = failure["error"]
-        async with services.db.transaction() as tx:
+        async with services.database.transaction() as tx:
             await audit.write(tx, "operator", "verification.revoke", revoked, reason, unix_ms())
         deletions = await outbox.load(services.db, revoked)
         for uri in revoked:

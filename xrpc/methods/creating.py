@@ -17,7 +17,7 @@ from xrpc.methods.no_session import session_required
 from xrpc.publishing.pds import Created, NewRecord, PdsError, PdsRefusedError
 from xrpc.publishing.sessions import NoSessionError, Session
 from xrpc.publishing.writing import has_moved, is_about_records, with_session
-from xrpc.services import Services
+from xrpc.services import Call, Services
 
 ANSWER_WITHIN = 8.0  # seconds, from when the call came; a PDS that proxies it gives up after 10
 SEEN_WITHIN = 3.0  # seconds of these for the firehose to show what was written
@@ -37,23 +37,24 @@ async def session_of(services: Services, did: str) -> Session:
 
 
 async def create(
-    services: Services, session: Session, records: Sequence[NewRecord], arrived: float
+    services: Services, session: Session, records: Sequence[NewRecord], call: Call
 ) -> list[Row]:
     """Write up to 200 records into the session's repo, as one commit; return their rows.
 
-    `arrived` is when the call came, by the event loop's time. Returns when the index has them, so
-    that the caller finds what he wrote, but not later than `SEEN_WITHIN` after the PDS has them.
+    Returns when the index has them, so that the caller finds what he wrote, but not later than
+    `SEEN_WITHIN` after the PDS has them. The call's token is used up before any is written.
 
     Raises InvalidRequest for a record that does not fit its lexicon, SessionRequired for a session
     that is refused, AlreadyExists if the repo has a record under a single one's key, and
     UpstreamFailure for all else. If the PDS gave no answer, nobody knows whether the records are
     written: if they are, they will be in the index as any others.
     """
-    deadline = arrived + ANSWER_WITHIN
+    deadline = call.arrived + ANSWER_WITHIN
     try:
         fields = [services.scope.check(record.collection, record.value) for record in records]
     except InvalidRecord as error:
         raise InvalidRequestError(str(error)) from None
+    await services.use_up(call)
     try:
         created = await _within(deadline, _write(services, session, records))
     except NoSessionError as reason:

@@ -131,9 +131,9 @@ async def _write(
         return []
     session = await creating.session_of(services, issuer)
     uris = [record.target.uri for record in records]
-    async with services.db.transaction() as tx:
+    async with services.transaction(call) as tx:
         # First, so that whatever gets written has its who, also if the PDS's answer is lost.
         await audit.write(tx, call.caller.did, "verification.grant", uris, None, services.now())
-    rows = await creating.create(services, session, records, call.arrived)
+    rows = await creating.create(services, session, records, call)
     _log.info("verifications.granted", count=len(rows), actor=call.caller.did)
     return rows

@@ -60,10 +60,11 @@ async def create(services: Services, call: Call) -> dict[str, Any]:
     session = await creating.session_of(services, space.did)
     # Before anybody can read the hash, so that nobody can be first to use it elsewhere; and so that
     # it can be revoked from then on, whether the firehose shows it soon, late or never.
-    await services.db.write(
-        lambda tx: invite_tokens.note_created(tx, space.uri, hash_of(token), record.target.uri)
+    await services.write(
+        call,
+        lambda tx: invite_tokens.note_created(tx, space.uri, hash_of(token), record.target.uri),
     )
-    [row] = await creating.create(services, session, [record], call.arrived)
+    [row] = await creating.create(services, session, [record], call)
     assert isinstance(row.fields, Invite)  # noqa: S101 (what an invite's record is read as)
     _log.info("invite.created", uri=row.uri, space=space.uri)
     return {"token": token, "invite": invite_view(row.fields, row.did)}
@@ -83,8 +84,8 @@ async def revoke(services: Services, call: Call) -> dict[str, Any]:
         # Before the hash is looked up, so that nobody can probe for it.
         raise ForbiddenError("only the owner of a space may revoke its invites")
     now = services.now()
-    is_first = await services.db.write(
-        lambda tx: lay_tombstones(tx, space_uri, token_hash, call.caller.did, now)
+    is_first = await services.write(
+        call, lambda tx: lay_tombstones(tx, space_uri, token_hash, call.caller.did, now)
     )
     if is_first:
         _log.info("invite.revoked", space=space_uri, token_hash=token_hash, actor=call.caller.did)

@@ -41,7 +41,7 @@ async def remove(services: Services, call: Call) -> dict[str, Any]:
     did = call.input["did"]
     if did == space.did:
         raise InvalidRequestError("the owner of a space can't be removed from it")
-    async with services.db.transaction() as tx:
+    async with services.transaction(call) as tx:
         if await members.remove(tx, space.uri, did):
             await audit.write(
                 tx, call.caller.did, "member.remove", [space.uri], did, services.now()
@@ -57,6 +57,6 @@ async def leave(services: Services, call: Call) -> dict[str, Any]:
     space = await spaces.find(services, call.input["spaceUri"])
     if call.caller.did == space.did:
         raise InvalidRequestError("the owner can't leave a space; delete its record to end it")
-    async with services.db.transaction() as tx:
+    async with services.transaction(call) as tx:
         await members.remove(tx, space.uri, call.caller.did)
     return {"ok": True}

@@ -30,7 +30,7 @@ async def redeem(services: Services, call: Call) -> dict[str, Any]:
     # First without a turn at writing: most refusals, and those who are in, need none.
     admission = await _admit(services.db, token_hash, did, services.now())
     if not admission.is_member:
-        async with services.db.transaction() as tx:
+        async with services.transaction(call) as tx:
             now = services.now()
             admission = await _admit(tx, token_hash, did, now)
             if not admission.is_member:

@@ -44,7 +44,7 @@ async def create(services: Services, call: Call) -> dict[str, Any]:
     if any(not row.revoked for row in await spaces.load(services.db, [record.target.uri])):
         raise AlreadyExistsError("you have a space of this type with this key")
     session = await creating.session_of(services, did)
-    [row] = await creating.create(services, session, [record], call.arrived)
+    [row] = await creating.create(services, session, [record], call)
     assert isinstance(row.fields, Space)  # noqa: S101 (what a space's record is read as)
     _log.info("space.created", uri=row.uri)
     return {"space": space_view(services.settings, row.uri, row.fields.created_at)}

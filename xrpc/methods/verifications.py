@@ -53,7 +53,7 @@ async def revoke(services: Services, call: Call) -> dict[str, Any]:
     failures |= {asked[uri]: text for uri, text in unseen_failures.items()}
     wanted = [target for uri, target in targets.items() if uri not in unseen_failures]
     now = services.now()
-    async with services.db.transaction() as tx:
+    async with services.transaction(call) as tx:
         await _lay_tombstones(
             tx, wanted, seen, call.caller.did, call.input.get("revokeReason"), now
         )

@@ -127,6 +127,7 @@ class Endpoint:
             given = await self._body(request, nsid) if is_procedure else self._params(request, nsid)
             call = Call(caller, given, arrived)
             output = await METHODS[nsid].handler(self._services, call)
+            await self._services.use_up(call)  # also where there was nothing to do
         except XrpcError as error:
             response = error_answer(error, headers)
         else:
