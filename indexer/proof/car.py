@@ -39,12 +39,35 @@ def read_car(data: bytes) -> tuple[bytes, dict[bytes, bytes]]:
     return root, blocks
 
 
+def read_blocks(data: bytes) -> tuple[bytes | None, dict[bytes, bytes]]:
+    """Return the root's CID, if one is named, and the blocks by CID: an answer that is a part.
+
+    Its header may name no root or several, and where a block is not there a section may be empty.
+    Raises `BadCar` and `BadBlock` like `read_car`.
+    """
+    roots, position = _read_roots(data)
+    blocks: dict[bytes, bytes] = {}
+    end = len(data)
+    while position < end:
+        if data[position] == 0:
+            position += 1
+            continue
+        cid, start, position = read_section(data, position)
+        block = data[start:position]
+        if not block:
+            continue
+        if sha256(block).digest() != cid[4:]:
+            raise BadBlock("a block does not match its CID")
+        blocks[cid] = block
+    return (roots[0] if roots else None), blocks
+
+
 def read_header(data: bytes | mmap) -> tuple[bytes, int]:
     """Return the root's CID, and where the first block begins."""
-    length, start = _varint(data, 0)
-    if length > MAX_HEADER or start + length > len(data):
-        raise BadCar("the header is cut off or too long")
-    return _root(data[start : start + length]), start + length
+    roots, start = _read_roots(data)
+    if len(roots) != 1:
+        raise BadCar("the header does not name one root")
+    return roots[0], start
 
 
 def read_section(data: bytes | mmap, position: int) -> tuple[bytes, int, int]:
@@ -70,15 +93,19 @@ def read_section(data: bytes | mmap, position: int) -> tuple[bytes, int, int]:
     return cid, split, end
 
 
-def _root(header: bytes) -> bytes:
+def _read_roots(data: bytes | mmap) -> tuple[list[bytes], int]:
+    """Return the CIDs of the roots, and where the first block begins."""
+    length, start = _varint(data, 0)
+    if length > MAX_HEADER or start + length > len(data):
+        raise BadCar("the header is cut off or too long")
     try:
-        fields = libipld.decode_dag_cbor(header)
-        version, (root,) = fields["version"], fields["roots"]
+        fields = libipld.decode_dag_cbor(data[start : start + length])
+        version, roots = fields["version"], list(fields["roots"])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise BadCar("the header is not a map with a version and one root") from error
-    if version != 1 or not isinstance(root, bytes) or len(root) != CID_LENGTH:
-        raise BadCar("the header is not of version 1 with one root")
-    return root
+        raise BadCar("the header is not a map with a version and roots") from error
+    if version != 1 or not all(isinstance(r, bytes) and len(r) == CID_LENGTH for r in roots):
+        raise BadCar("the header is not of version 1 with roots that are CIDs")
+    return roots, start + length
 
 
 def _varint(data: bytes | mmap, position: int) -> tuple[int, int]:

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import libipld
 
-from indexer.lexicon.syntax import is_record_key
 from indexer.proof.car import BadBlock, BadCar, read_header, read_section
-from indexer.proof.mst_node import EMPTY_ROOT, BadTree, height, read_node
+from indexer.proof.mst_node import BadTree
+from indexer.proof.range_tree import RangeTree, TooMany
 from indexer.proof.verify import Unproven, prove_commit
 from indexer.records import MAX_RECORD
 from indexer.stream.decode import CID_PREFIX
@@ -57,9 +57,9 @@ def read_repo(file: Path, did: str, key: str | None, collections: Collection[str
             root, start = read_header(car)
             block = _check_all(car, start, root)
             commit = prove_commit(block, did, key)
-            paths = _find_paths(car, start, commit.data, tuple(f"{c}/" for c in collections))
+            paths = _find_paths(car, start, commit.data, collections)
             blocks = _find(car, start, set(paths.values()))
-        except (BadCar, BadTree) as error:
+        except (BadCar, BadTree, TooMany) as error:
             raise BadRepo(f"the CAR is no repo: {error}") from None
         except Unproven as unproven:
             raise BadRepo(f"the commit is not proven: {unproven.reason}") from None
@@ -105,63 +105,20 @@ def _find(car: mmap, start: int, wanted: set[bytes]) -> dict[bytes, bytes]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a node stands: its layer (None for the root), and the keys that it lies between."""
-
-    layer: int | None
-    low: bytes
-    high: bytes | None
-
-
-def _find_paths(car: mmap, start: int, data: bytes, prefixes: tuple[str, ...]) -> dict[str, bytes]:
-    """Return the CID of each record whose path has one of the prefixes."""
-    ours = [prefix.encode() for prefix in prefixes]
-    paths: dict[str, bytes] = {}
-    wanted: dict[bytes, _Place] = {} if data == EMPTY_ROOT else {data: _Place(None, b"", None)}
+def _find_paths(
+    car: mmap, start: int, data: bytes, collections: Collection[str]
+) -> dict[str, bytes]:
+    """Return the CID of each record of our collections, by path."""
+    tree = RangeTree(data, collections, MAX_RECORDS)
     for _ in range(MAX_DEPTH):
-        if not wanted:
-            return paths
+        if not tree.wanted:
+            return tree.records
         is_progress = False
         for cid, begin, end in _blocks(car, start):
-            place = wanted.pop(cid, None)
             # What is found here may be wanted, and stand, further on in the same pass.
-            if place is not None:
+            if cid in tree.wanted:
                 is_progress = True
-                wanted |= _read(bytes(car[begin:end]), place, ours, paths)
-                if max(len(paths), len(wanted)) > MAX_RECORDS:
-                    raise BadRepo(f"more than {MAX_RECORDS} records of ours")
-        if wanted and not is_progress:
+                tree.read(cid, bytes(car[begin:end]))
+        if tree.wanted and not is_progress:
             raise BadRepo("the CAR lacks a node of the tree")
     raise BadRepo("the tree is too deep")
-
-
-def _read(
-    block: bytes, place: _Place, ours: list[bytes], paths: dict[str, bytes]
-) -> dict[bytes, _Place]:
-    """Note the records of ours in a node; return the subtrees that may hold more."""
-    keys, values, kids, _ = read_node(block)
-    layer = place.layer
-    if layer is None:
-        layer = height(keys[0]) if keys else -1
-    if any(height(key) != layer for key in keys) or (not keys and kids[0] is None) or layer < 0:
-        raise BadTree("a node is in the wrong layer, or empty")
-    if keys and (keys[0] <= place.low or (place.high is not None and keys[-1] >= place.high)):
-        raise BadTree("a subtree has keys beyond its neighbours")
-    for key, value in zip(keys, values, strict=True):
-        if any(key.startswith(prefix) for prefix in ours):
-            path = key.decode("ascii", "replace")
-            if not is_record_key(path.partition("/")[2]):
-                raise BadTree("a key is not a path")
-            paths[path] = value
-    bounds: list[bytes | None] = [place.low, *keys, place.high]
-    below: dict[bytes, _Place] = {}
-    for kid, low, high in zip(kids, bounds[:-1], bounds[1:], strict=True):
-        if kid is None:
-            continue
-        if layer == 0:
-            raise BadTree("a subtree below the lowest layer")
-        assert isinstance(kid, bytes) and low is not None  # noqa: S101, PT018 (for the types)
-        if any((high is None or prefix < high) and low < prefix + b"\xff" for prefix in ours):
-            below[kid] = _Place(layer - 1, low, high)
-    return below
