@@ -42,7 +42,8 @@ create table repos (
     -- The next attempt to fetch it, while it is not whole.
     resync_due_at   integer not null default 0,
     resync_attempts integer not null default 0,
-    resync_error    text
+    resync_error    text,
+    resync_whole    integer not null default 0 check (resync_whole in (0, 1)) -- by its CAR, not by parts
 ) strict;
 create index repos_to_resync on repos (resync_due_at)
     where sync <> 'synchronized' and hosting = 'active';
@@ -245,9 +246,11 @@ create table daemon (
     seconds_left real                                     -- until it is live; null if unknown
 ) strict;
 
--- What it skipped, rejected, or only noted since its start, by reason.
+-- Since its start: what it skipped, rejected, or only noted, by reason; and by which way repos were
+-- proven, in how many bytes and requests.
 create table counters (
-    kind   text    not null check (kind in ('skipped', 'rejected', 'noted')),
+    kind   text    not null check (kind in ('skipped', 'rejected', 'noted',
+                                            'resynced', 'resync_bytes', 'resync_requests')),
     reason text    not null,
     count  integer not null,
     primary key (kind, reason)

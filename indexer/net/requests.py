@@ -4,7 +4,7 @@ The client is one of `guard.guarded_client`, which says where they may go.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, BinaryIO, NamedTuple
 
@@ -28,6 +28,25 @@ class Answer(NamedTuple):
     body: Any
 
 
+class Raw(NamedTuple):
+    """What a host answered, whatever its status, as it came."""
+
+    status: int
+    headers: httpx.Headers
+    body: bytes
+
+
+async def request_bytes(
+    client: httpx.AsyncClient, url: str, *, max_bytes: int, deadline: float
+) -> Raw:
+    """Make one GET request and return the answer of any status, within `deadline` seconds.
+
+    Redirects are answers too. Raises FetchError, also for more than `max_bytes`.
+    """
+    async with _opened(client, "GET", url, deadline) as response:
+        return Raw(response.status_code, response.headers, await _body(response, max_bytes))
+
+
 async def fetch(client: httpx.AsyncClient, url: str, *, max_bytes: int, deadline: float) -> bytes:
     """Return the body of a 2xx answer, at most `max_bytes` of it, within `deadline` seconds.
 
@@ -47,14 +66,19 @@ async def download(
     max_bytes: int,
     deadline: float,
     slowest: float,
+    heard: Callable[[int, httpx.Headers], None] | None = None,
 ) -> Answer | None:
     """Write the body of a 200 answer to `sink` and return None; return any other answer.
+
+    `heard` is told the status and the headers of the answer, whichever it is, once they are here.
 
     Redirects are followed. Raises FetchError, also when less than `slowest` bytes a second come,
     looked at every `STEP_TIMEOUT` seconds: a host that drips would hold us for all of `deadline`.
     Raises DiskError when `sink` does not take it.
     """
     async with _opened(client, "GET", url, deadline, follow_redirects=True) as response:
+        if heard is not None:
+            heard(response.status_code, response.headers)
         if response.status_code != 200:
             return Answer(response.status_code, response.headers, await _json(response))
         clock = asyncio.get_running_loop().time

@@ -3,6 +3,7 @@
 Source: atproto.com/specs/repository (CAR file serialization) and ipld.io/specs/transport/car.
 """
 
+from base64 import b32decode
 from hashlib import sha256
 from mmap import mmap
 
@@ -11,6 +12,7 @@ import libipld
 from indexer.stream.decode import CID_LENGTH, CID_PREFIX
 
 MAX_HEADER = 1_000  # bytes; a header with one root takes 59
+TEXT_LENGTH = 59  # characters of a CID in its text form
 MAX_BLOCK = 1_048_576  # bytes; a record is at most 1 MiB, and MST nodes are far smaller
 
 
@@ -20,6 +22,19 @@ class BadCar(ValueError):
 
 class BadBlock(BadCar):
     """A block's bytes are not those that its CID names."""
+
+
+def read_cid(text: object) -> bytes:
+    """Return the binary form of a CID of a repo. Raises `BadCar` if the text is none."""
+    try:
+        if not isinstance(text, str) or len(text) != TEXT_LENGTH or text[0] != "b":
+            raise ValueError(text)
+        cid = b32decode(text[1:].upper() + "======")
+    except ValueError:
+        raise BadCar("a CID is not one of a repo") from None
+    if cid[:4] != CID_PREFIX:
+        raise BadCar("a CID is of another kind than a repo's")
+    return cid
 
 
 def read_car(data: bytes) -> tuple[bytes, dict[bytes, bytes]]:

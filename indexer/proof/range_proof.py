@@ -59,6 +59,9 @@ class RangeProof:
         """Return how many records the whole repo may have, roughly."""
         return self._tree.guess if self._tree else 0
 
+    def has(self, cid: bytes) -> bool:
+        return cid in self._blocks
+
     def add(self, blocks: Mapping[bytes, bytes]) -> int:
         """Keep blocks that were checked against their CIDs; return how many were new.
 

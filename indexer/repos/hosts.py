@@ -10,9 +10,11 @@ from urllib.parse import quote
 
 import httpx
 
+from indexer.lexicon.strict_json import parse_json
 from indexer.net.guard import FetchError
 from indexer.net.health import HostHealth
-from indexer.net.requests import Answer, download, request_json
+from indexer.net.requests import Answer, download, request_bytes
+from indexer.repos.peers import Peers, Tally
 from indexer.store.repos import hosting_of
 
 MAX_CAR = 1_000_000_000  # bytes of a repo, on the disk
@@ -32,7 +34,15 @@ _UNSERVED = frozenset((404, 405, 501))  # a host that does not know the method
 
 
 class RepoUnavailable(Exception):
-    """A repo can't be had now; the text says why."""
+    """A repo can't be had now; the text says why.
+
+    `until` is when its host may be asked again, in Unix seconds, where that is known: then it was
+    not even tried.
+    """
+
+    def __init__(self, message: str, until: float | None = None) -> None:
+        super().__init__(message)
+        self.until = until
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +66,22 @@ class RepoHosts:
         client: httpx.AsyncClient,
         relay_url: str,
         health: HostHealth,
+        peers: Peers,
         clock: Callable[[], float],
     ) -> None:
         self._client = client
         self._relay = relay_url.replace("ws", "http", 1)  # ws:// to http://, wss:// to https://
         self._relay_serves = True  # until it says that it knows no such method
         self._health = health
+        self._peers = peers
         self._clock = clock
 
-    async def latest_rev(self, pds: str, did: str) -> str | None:
+    async def latest_rev(self, pds: str, did: str, tally: Tally) -> str | None:
         """Return the rev of the repo's newest commit, or None if its PDS does not say."""
+        if not self._peers.get(pds).small.is_open():
+            return None
         try:
-            answer = await self._ask(pds, "com.atproto.sync.getLatestCommit", did)
+            answer = await self._ask(pds, "com.atproto.sync.getLatestCommit", did, tally)
         except FetchError:
             return None
         rev = answer.body.get("rev") if isinstance(answer.body, dict) else None
@@ -80,6 +94,9 @@ class RepoHosts:
         Raises RepoUnavailable if a host does not answer.
         """
         for host in (self._relay, pds):
+            small = self._peers.get(host).small
+            if not small.is_open():
+                raise RepoUnavailable(f"{host}: its limit of requests is near", small.until)
             try:
                 answer = await self._ask(host, "com.atproto.sync.getRepoStatus", did)
             except FetchError as error:
@@ -93,38 +110,44 @@ class RepoHosts:
                 raise RepoUnavailable(f"{host}: HTTP {answer.status}")
         return None
 
-    async def fetch(
-        self, pds: str, did: str, file: Path, *, past_relay: bool = False
-    ) -> NotServed | None:
-        """Bring the repo's CAR, from the relay if it serves it, else from the PDS.
+    async def fetch(self, pds: str, did: str, file: Path, tally: Tally) -> NotServed | None:
+        """Bring the repo's CAR: from its PDS, or from the relay if the PDS does not answer.
 
-        With `past_relay` from the PDS alone. Raises RepoUnavailable, and DiskError if the file
-        does not take it.
+        Raises RepoUnavailable, and DiskError if the file does not take it.
         """
-        if not past_relay and self._asks_relay(pds) and await self._fetch_from_relay(did, file):
-            return None
-        answer = await self._download(pds, did, file)
+        bucket = self._peers.get(pds).whole
+        if not bucket.is_open():
+            raise RepoUnavailable(f"{pds}: its limit of whole repos is near", bucket.until)
+        answer = await self._download(pds, did, file, tally)
         if answer is None:
             self._health.succeeded(pds)
             return None
         if isinstance(answer, FetchError):
-            self._health.failed(pds, str(answer), None)
-            raise RepoUnavailable(f"{pds}: {answer}")
-        name = _error_name(answer)
-        if name in _HOSTING:
-            return NotServed(answer.status, name)
-        self._health.failed(pds, f"HTTP {answer.status}", None)
-        raise RepoUnavailable(f"{pds}: HTTP {answer.status} {name}")
+            error, is_busy = f"{pds}: {answer}", False
+        else:
+            name = _error_name(answer)
+            if name in _HOSTING:
+                return NotServed(answer.status, name)
+            error, is_busy = f"{pds}: HTTP {answer.status} {name}".rstrip(), answer.status == 429
+            if is_busy and not bucket.is_open():
+                # Whatever else it may be asked has a limit of its own.
+                raise RepoUnavailable(error, bucket.until)
+        self._health.failed(pds, error, None)
+        # A relay that has no copies sends us to the very host that has asked for less.
+        if not is_busy and self._asks_relay(pds) and await self._fetch_from_relay(did, file, tally):
+            return None
+        raise RepoUnavailable(error)
 
     def _asks_relay(self, pds: str) -> bool:
         return (
             self._relay_serves
             and self._relay != pds
+            and self._peers.get(self._relay).whole.is_open()
             and self._health.until(self._relay) <= self._clock()
         )
 
-    async def _fetch_from_relay(self, did: str, file: Path) -> bool:
-        answer = await self._download(self._relay, did, file)
+    async def _fetch_from_relay(self, did: str, file: Path, tally: Tally) -> bool:
+        answer = await self._download(self._relay, did, file, tally)
         if isinstance(answer, FetchError):
             self._health.failed(self._relay, str(answer), None)
         elif answer is None:
@@ -133,30 +156,45 @@ class RepoHosts:
             self._relay_serves = False
         return answer is None
 
-    async def _download(self, host: str, did: str, file: Path) -> Answer | FetchError | None:
+    async def _download(
+        self, host: str, did: str, file: Path, tally: Tally
+    ) -> Answer | FetchError | None:
         """Write a repo's CAR to the file and return None, or return why that failed."""
+        tally.requests += 1
         try:
             with file.open("wb", buffering=0) as sink:
-                return await download(
+                answer = await download(
                     self._client,
                     f"{host}/xrpc/com.atproto.sync.getRepo?did={quote(did)}",
                     sink,
                     max_bytes=MAX_CAR,
                     deadline=FETCH_WITHIN,
                     slowest=SLOWEST,
+                    heard=self._peers.get(host).whole.heard,
                 )
         except FetchError as error:
             return error
+        finally:
+            tally.bytes += file.stat().st_size
+        return answer
 
-    async def _ask(self, host: str, method: str, did: str) -> Answer:
-        return await request_json(
-            self._client,
-            "GET",
-            f"{host}/xrpc/{method}",
-            params={"did": did},
-            deadline=ASK_WITHIN,
-            max_bytes=MAX_ANSWER,
-        )
+    async def _ask(self, host: str, method: str, did: str, tally: Tally | None = None) -> Answer:
+        peer, tally = self._peers.get(host), tally or Tally()
+        async with peer.slots:
+            tally.requests += 1
+            answer = await request_bytes(
+                self._client,
+                f"{host}/xrpc/{method}?did={quote(did)}",
+                deadline=ASK_WITHIN,
+                max_bytes=MAX_ANSWER,
+            )
+        tally.bytes += len(answer.body)
+        peer.small.heard(answer.status, answer.headers)
+        try:
+            body = parse_json(answer.body)
+        except ValueError:
+            body = None
+        return Answer(answer.status, answer.headers, body)
 
 
 def _error_name(answer: Answer) -> str:

@@ -1,4 +1,7 @@
-"""Repos that are out of step, fetched whole and made right: a pool of workers.
+"""Repos that are out of step, made right by what their hosts prove of them: a pool of workers.
+
+What is ours is proven by the few blocks around it where a PDS gives out such, else by the CAR of
+the whole repo; what comes out is the same.
 
 Live events of such a repo are not held back meanwhile. Each is proven by itself and counts by its
 revision, and so does each record of the copy, so in whichever order they are applied the newest
@@ -6,31 +9,29 @@ word on a record wins. What the copy adds is certainty: from it on, no commit is
 """
 
 import asyncio
-import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 
 from indexer import log
 from indexer.identity.model import Identity, IdentityError
 from indexer.identity.resolver import IdentityResolver
-from indexer.lexicon.syntax import tid_time
 from indexer.net.health import ClockWatch, HostHealth
-from indexer.net.requests import DiskError
-from indexer.proof.repo import BadRepo, Contents, read_repo
-from indexer.proof.verify import MAX_AHEAD
+from indexer.proof.repo import Contents
 from indexer.records import Scope
-from indexer.repos.hosts import RepoHosts, RepoUnavailable
+from indexer.repos.hosts import RepoUnavailable
+from indexer.repos.peers import Peers, Tally
+from indexer.repos.range_source import Way
+from indexer.repos.reader import Look, RepoReader
 from indexer.rules import repo_rules
 from indexer.rules.projection import Projection
-from indexer.store import repos, resyncs
-from indexer.store.db import Database
+from indexer.store import daemon, repos, resyncs
+from indexer.store.db import Database, Transaction
 from indexer.store.repos import Repo
+from indexer.store.resyncs import Claim
 
-WORKERS = 4  # repos that are fetched at once
+WORKERS = 8  # repos that are looked at at once; few of them are fetched whole
 ASK_AT_ONCE = 8  # DIDs that are resolved at once, of PLC and of did:web hosts each
 POLL = 1.0  # seconds between looks at the queue
 SPREAD = 100  # repos that one look takes up
@@ -39,16 +40,6 @@ LEASE = 1_800.0  # seconds; a claim falls due again after this, even if we crash
 MAX_ERROR = 300  # characters
 
 _log = log.get("resync")
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """One attempt at one repo."""
-
-    known: Repo  # as it was when its turn came
-    identity: Identity
-    pds: str
-    attempt: int  # from 1
 
 
 class Resyncer:
@@ -64,6 +55,7 @@ class Resyncer:
         relay_url: str,
         relay: str,
         clock: Callable[[], float] = time.time,
+        peers: Peers | None = None,
     ) -> None:
         self._db = db
         self._scope = scope
@@ -71,10 +63,21 @@ class Resyncer:
         self._identities = resolver.share(ASK_AT_ONCE)
         self._clock = clock
         self._health = HostHealth(clock)
-        self._hosts = RepoHosts(client, relay_url, self._health, clock)
+        self._peers = peers or Peers(clock)
         self._slots = asyncio.Semaphore(WORKERS)
         self._watch = ClockWatch(clock)
         self._prefix = f"{db.path.name}-resync-"  # of the files for CARs
+        self._reader = RepoReader(
+            client,
+            self._identities,
+            scope.collections,
+            relay_url=relay_url,
+            health=self._health,
+            peers=self._peers,
+            clock=clock,
+            # Beside the database, where there is room: /tmp may be memory.
+            files=db.path.with_name(self._prefix),
+        )
 
     async def run(self) -> None:
         """Work for ever. Raises what is our own fault."""
@@ -97,22 +100,29 @@ class Resyncer:
     async def resync(self, did: str) -> None:
         """Make one repo whole, or put it off."""
         async with self._db.transaction() as tx:
-            attempt = await resyncs.claim(tx, did, self._now() + int(LEASE * 1000))
+            claim = await resyncs.claim(tx, did, self._now() + int(LEASE * 1000))
         try:
-            await self._resync(did, attempt)
+            await self._resync(did, claim)
         except RepoUnavailable as error:
-            retry_at = self._now() + int(self._health.delay(attempt) * 1000)
-            async with self._db.transaction() as tx:
-                await resyncs.put_off(tx, did, str(error)[:MAX_ERROR], retry_at)
-            _log.info(
-                "resync.failed",
-                did=did,
-                attempts=attempt,
-                retry_in_s=round((retry_at - self._now()) / 1000, 1),
-                error=str(error)[:MAX_ERROR],
-            )
+            await self._put_off(did, claim, error)
 
-    async def _resync(self, did: str, attempt: int) -> None:
+    async def _put_off(self, did: str, claim: Claim, error: RepoUnavailable) -> None:
+        retry_at = self._now() + int(self._health.delay(claim.attempt) * 1000)
+        is_tried = error.until is None
+        if error.until is not None:
+            retry_at = max(retry_at, int(error.until * 1000))
+        text = str(error)[:MAX_ERROR]
+        async with self._db.transaction() as tx:
+            await resyncs.put_off(tx, did, text, retry_at, counts=is_tried)
+        _log.info(
+            "resync.failed" if is_tried else "resync.postponed",
+            did=did,
+            attempts=claim.attempt,
+            retry_in_s=round((retry_at - self._now()) / 1000, 1),
+            error=text,
+        )
+
+    async def _resync(self, did: str, claim: Claim) -> None:
         try:
             identity = await self._identities.resolve(did)
         except IdentityError as error:
@@ -123,26 +133,29 @@ class Resyncer:
         async with self._health.turn(pds) as is_well, self._slots:
             if not is_well:
                 raise RepoUnavailable(self._health.error(pds))
+            if (until := self._peers.get(pds).rests_until()) is not None:
+                raise RepoUnavailable(f"{pds}: its limits of requests are near", until)
             known = (await repos.load(self._db, [did])).get(did) or Repo(did)
-            job = _Job(known, identity, pds, attempt)
+            look = self._reader.look(did, pds, identity.signing_key, whole=claim.whole)
             if known.hosting != "active":
                 # If nobody can tell, it is as it was.
-                told = await self._hosts.hosting(pds, did)
+                told = await self._reader.hosts.hosting(pds, did)
                 await self._note_hosting(known, told or known.hosting)
                 return
-            if await self._is_whole(job):
+            if await self._is_whole(known, look):
                 async with self._db.transaction() as tx:
                     await resyncs.mark_whole(tx, did, known.rev or "")
                     await resyncs.end(tx, did)
+                    await daemon.count_resync(
+                        tx, "unchanged", look.tally.bytes, look.tally.requests
+                    )
                 _log.info("repo.checked", did=did, rev=known.rev)
                 return
-            # Beside the database, where there is room: /tmp may be memory.
-            with tempfile.NamedTemporaryFile(dir=self._db.path.parent, prefix=self._prefix) as file:
-                if (hosting := await self._fetch(job, Path(file.name))) is not None:
-                    await self._note_hosting(known, hosting)
-                    return
-                contents = await self._read(job, Path(file.name))
-            await self._reconcile(contents)
+            found = await self._reader.learn(look)
+            if isinstance(found, str):
+                await self._note_hosting(known, found)
+            else:
+                await self._reconcile(*found, look.tally)
 
     async def _note_hosting(self, known: Repo, hosting: str) -> None:
         did = known.did
@@ -160,7 +173,7 @@ class Resyncer:
             "repo.back" if hosting == "active" else "repo.not_served", did=did, hosting=hosting
         )
 
-    async def _reconcile(self, contents: Contents) -> None:
+    async def _reconcile(self, contents: Contents, way: Way, tally: Tally) -> None:
         did = contents.did
         async with self._db.transaction() as tx:
             now_known = (await repos.load(tx, [did])).get(did)
@@ -169,6 +182,7 @@ class Resyncer:
             is_whole, rejected = await self._projection.reconcile(tx, contents, self._now())
             if is_whole:
                 await resyncs.end(tx, did, again=again)
+            await _count(tx, way, tally)
         if not is_whole:
             await self._refresh(did)  # it may have moved
             raise RepoUnavailable("the host's copy is older than what the relay has shown")
@@ -178,61 +192,24 @@ class Resyncer:
             rev=contents.rev,
             records=len(contents.records),
             rejected=len(rejected),
+            way=way,
+            bytes=tally.bytes,
+            requests=tally.requests,
         )
 
-    async def _is_whole(self, job: _Job) -> bool:
+    async def _is_whole(self, known: Repo, look: Look) -> bool:
         """Whether the newest commit is the one up to which all is known here: then it is done."""
-        known = job.known
-        if known.whole_rev is None or known.whole_rev != known.rev:
+        if look.whole or known.whole_rev is None or known.whole_rev != known.rev:
             return False
-        return await self._hosts.latest_rev(job.pds, known.did) == known.rev
-
-    async def _fetch(self, job: _Job, file: Path) -> str | None:
-        """Bring the repo's CAR; return None, or the hosting of an account that is not served."""
-        did, pds = job.known.did, job.pds
-        # Each second attempt goes past the relay: what it serves may be why the first one failed.
-        past_relay = job.attempt % 2 == 0
-        try:
-            not_served = await self._hosts.fetch(pds, did, file, past_relay=past_relay)
-        except DiskError as error:
-            # A repo that is too large for our disk must not end the daemon.
-            _log.error("disk.failed", file=str(file), error=str(error))
-            raise RepoUnavailable(f"the disk: {error}") from None
-        if not_served is None:
-            return None
-        fresh = await self._refresh(did)
-        if fresh is None or fresh.pds != pds:
-            # The old host of an account that has moved says so too.
-            raise RepoUnavailable(f"{pds}: {not_served.error}; the account may have moved")
-        if not_served.hosting is None:
-            raise RepoUnavailable(f"{pds}: HTTP {not_served.status} {not_served.error}")
-        return not_served.hosting
-
-    async def _read(self, job: _Job, file: Path) -> Contents:
-        """Prove the CAR, after one refresh of the identity if need be."""
-        did, key = job.known.did, job.identity.signing_key
-        for _ in range(2):
-            try:
-                contents = await asyncio.to_thread(
-                    read_repo, file, did, key, self._scope.collections
-                )
-            except BadRepo as error:
-                fresh = await self._refresh(did)
-                if fresh is None or fresh.signing_key == key:
-                    raise RepoUnavailable(str(error)) from None
-                key = fresh.signing_key
-                continue
-            if tid_time(contents.rev) > self._now() * 1000 + MAX_AHEAD:
-                # It would outlive every later revision.
-                raise RepoUnavailable("the copy's rev lies in the future")
-            return contents
-        raise RepoUnavailable("the key changed twice")
+        newest = await self._reader.hosts.latest_rev(look.pds, known.did, look.tally)
+        return newest == known.rev
 
     async def _refresh(self, did: str) -> Identity | None:
-        try:
-            return await self._identities.resolve(did, refresh=True)
-        except IdentityError:
-            return None
+        return await self._reader.refresh(did)
 
     def _now(self) -> int:
         return int(self._clock() * 1000)
+
+
+async def _count(tx: Transaction, way: str, tally: Tally) -> None:
+    await daemon.count_resync(tx, way, tally.bytes, tally.requests)

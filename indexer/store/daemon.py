@@ -45,6 +45,18 @@ async def save_counters(tx: Transaction, kind: str, counts: Mapping[str, int]) -
     )
 
 
+async def count_resync(tx: Transaction, way: str, size: int, requests: int) -> None:
+    """Count one more repo that was proven in this way, in so many bytes and requests."""
+    counts = {"resynced": 1, "resync_bytes": size, "resync_requests": requests}
+    await tx.execute_many(
+        """
+        insert into counters (kind, reason, count) values (:kind, :way, :count)
+        on conflict (kind, reason) do update set count = count + excluded.count
+        """,
+        [{"kind": kind, "way": way, "count": count} for kind, count in counts.items()],
+    )
+
+
 async def counters(db: Reader, kind: str) -> dict[str, int]:
     rows = await db.all(
         "select reason, count from counters where kind = :kind order by reason", {"kind": kind}

@@ -25,7 +25,7 @@ MIGRATIONS: Mapping[int, str] = {
             done_at     integer,
             primary key (relay, collection)
         ) strict, without rowid;
-        drop table counters;
+        alter table counters rename to counters_before;
         create table counters (
             kind   text    not null check (kind in ('skipped', 'rejected', 'noted')),
             reason text    not null,
@@ -112,8 +112,23 @@ MIGRATIONS: Mapping[int, str] = {
         ) strict, without rowid;
         create index used_tokens_by_end on used_tokens (ends_at);
     """,
+    # A person may want a repo's CAR; and it is counted how repos were made right.
+    6: """
+        alter table repos add column
+            resync_whole integer not null default 0 check (resync_whole in (0, 1));
+        alter table counters rename to counters_before;
+        create table counters (
+            kind   text    not null check (kind in ('skipped', 'rejected', 'noted',
+                                                    'resynced', 'resync_bytes', 'resync_requests')),
+            reason text    not null,
+            count  integer not null,
+            primary key (kind, reason)
+        ) strict, without rowid;
+        insert into counters select kind, reason, count from counters_before;
+        drop table counters_before;
+    """,
 }
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 
 def schema() -> str:

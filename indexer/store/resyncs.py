@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from indexer.store import repos
 from indexer.store.db import Reader, Transaction, json_list
@@ -27,8 +28,15 @@ async def due(db: Reader, now: int, limit: int) -> list[str]:
     return [row["did"] for row in rows]
 
 
-async def claim(tx: Transaction, did: str, until: int) -> int:
-    """Take a repo up until `until` (Unix ms); return which attempt this is.
+class Claim(NamedTuple):
+    """A repo that was taken up."""
+
+    attempt: int  # from 1
+    whole: bool  # somebody wants its CAR to be fetched
+
+
+async def claim(tx: Transaction, did: str, until: int) -> Claim:
+    """Take a repo up until `until` (Unix ms).
 
     It is `pending` then. If it is not any more when its copy has come, something was missed since
     that may not be in there.
@@ -37,23 +45,27 @@ async def claim(tx: Transaction, did: str, until: int) -> int:
         """
         update repos set sync = 'pending', resync_due_at = :until,
                          resync_attempts = resync_attempts + 1
-        where did = :did returning resync_attempts
+        where did = :did returning resync_attempts, resync_whole
         """,
         {"did": did, "until": until},
     )
-    return int(rows[0]["resync_attempts"]) if rows else 1
+    return Claim(int(rows[0][0]), bool(rows[0][1])) if rows else Claim(1, False)
 
 
-async def put_off(tx: Transaction, did: str, error: str, retry_at: int) -> None:
+async def put_off(
+    tx: Transaction, did: str, error: str, retry_at: int, *, counts: bool = True
+) -> None:
+    """Let a repo that was taken up wait; unless it `counts`, that was no attempt."""
     await tx.execute(
         """
         update repos set
             sync = case when sync = 'pending' and (whole_rev is not null or hosting <> 'active')
                         then 'desynchronized' else sync end,
-            resync_due_at = :retry_at, resync_error = :error
+            resync_due_at = :retry_at, resync_error = :error,
+            resync_attempts = max(resync_attempts - (not :counts), 0)
         where did = :did
         """,
-        {"did": did, "error": error, "retry_at": retry_at},
+        {"did": did, "error": error, "retry_at": retry_at, "counts": counts},
     )
 
 
@@ -76,7 +88,8 @@ async def end(tx: Transaction, did: str, *, again: bool = False) -> None:
     await tx.execute(
         """
         update repos set sync = case when :again then 'desynchronized' else sync end,
-                         resync_due_at = 0, resync_attempts = 0, resync_error = null
+                         resync_due_at = 0, resync_attempts = 0, resync_error = null,
+                         resync_whole = 0
         where did = :did
         """,
         {"did": did, "again": again},
@@ -90,17 +103,21 @@ async def release(tx: Transaction, now: int) -> None:
     )
 
 
-async def ask(tx: Transaction, did: str, now: int | None = None) -> None:
-    """Have a repo fetched whole, whatever is known of it; if it is not tracked, track it."""
+async def ask(tx: Transaction, did: str, now: int | None = None, *, whole: bool = False) -> None:
+    """Have a repo made right, whatever is known of it; if it is not tracked, track it.
+
+    With `whole` by its CAR, and not by parts of it.
+    """
     await repos.track(tx, [did], now)
     await tx.execute(
         """
         update repos set
             sync = case sync when 'synchronized' then 'desynchronized' else sync end,
-            whole_rev = null, resync_due_at = 0, resync_attempts = 0, resync_error = null
+            whole_rev = null, resync_due_at = 0, resync_attempts = 0, resync_error = null,
+            resync_whole = :whole
         where did = :did
         """,
-        {"did": did},
+        {"did": did, "whole": whole},
     )
 
 

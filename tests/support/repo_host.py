@@ -1,4 +1,4 @@
-"""Hosts that serve whole repos over real HTTP, well or badly, and a resyncer that asks them."""
+"""Hosts that serve repos over real HTTP, well or badly, and a resyncer that asks them."""
 
 import asyncio
 import json
@@ -12,15 +12,19 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
+import libipld
 
 from indexer.identity.resolver import IdentityResolver
 from indexer.net.guard import guarded_client
+from indexer.repos.peers import Peers
 from indexer.repos.resync import Resyncer
 from tests.support.account_keys import Key, document, service
+from tests.support.dialects import GET_BLOCKS, GET_RECORD, WHOLE_ONLY, Dialect
 from tests.support.frames import NOW, SCOPE
 from tests.support.http_host import Host, hosting, http
 from tests.support.index_file import RELAY, Index
 from tests.support.plc_directory import Directory
+from tests.support.repo_parts import Parts, parts_of
 from tests.support.streamed_repo import Owner
 
 GET_REPO = "com.atproto.sync.getRepo"
@@ -31,10 +35,18 @@ Fault = Callable[["RepoHost", str, asyncio.StreamWriter], Awaitable[None]]
 
 
 class RepoHost:
-    """A PDS or relay. `faults` go wrong once each, `always` each time; by method."""
+    """A PDS or relay. `faults` go wrong once each, `always` each time; by method.
 
-    def __init__(self) -> None:
+    Without a dialect it serves whole repos and nothing of them: what else is asked is not counted.
+    """
+
+    def __init__(self, dialect: Dialect = WHOLE_ONLY) -> None:
         self.host: Host
+        self.dialect = dialect
+        self.meanwhile: deque[Callable[[], object]] = deque()  # done before an answer each
+        self.headers: tuple[str, ...] = ()  # of what is small
+        self.small_at_once = self.most_small_at_once = 0
+        self._parts: dict[tuple[str, str | None], Parts] = {}
         self.owners: dict[str, Owner] = {}
         self.faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
         self.always: dict[str, Fault] = {}
@@ -48,18 +60,30 @@ class RepoHost:
 
     async def reply(self, path: str, writer: asyncio.StreamWriter) -> None:
         parts = urlsplit(path)
-        nsid, did = parts.path.removeprefix("/xrpc/"), parse_qs(parts.query)["did"][0]
-        self.calls[nsid] += 1
+        query = parse_qs(parts.query)
+        nsid, did = parts.path.removeprefix("/xrpc/"), query["did"][0]
+        is_part = nsid in (GET_RECORD, GET_BLOCKS)
+        if not is_part or self.dialect is not WHOLE_ONLY:
+            self.calls[nsid] += 1
         fault = self.faults[nsid].popleft() if self.faults[nsid] else self.always.get(nsid)
         self.busy += nsid == GET_REPO
         self.busiest = max(self.busiest, self.busy)
+        self.small_at_once += nsid != GET_REPO
+        self.most_small_at_once = max(self.most_small_at_once, self.small_at_once)
         try:
+            if is_part and self.meanwhile:
+                self.meanwhile.popleft()()
             if fault is not None:
                 await fault(self, did, writer)
             elif did not in self.owners:
                 writer.write(refusal(400, "RepoNotFound"))
+            elif is_part:
+                await asyncio.sleep(0.002)  # so that those side by side are seen to be
+                answer = self.dialect.record if nsid == GET_RECORD else self.dialect.part
+                writer.write(self._with_headers(answer(self.parts(did), query)))
             elif nsid == LATEST:
-                writer.write(http(json.dumps({"rev": self.owners[did].rev, "cid": "x"}).encode()))
+                named = {"rev": self.owners[did].rev, "cid": self._head(did)}
+                writer.write(self._with_headers(http(json.dumps(named).encode())))
             elif nsid == STATUS:
                 writer.write(http(json.dumps({"did": did, "active": True}).encode()))
             else:
@@ -67,6 +91,22 @@ class RepoHost:
             await writer.drain()
         finally:
             self.busy -= nsid == GET_REPO
+            self.small_at_once -= nsid != GET_REPO
+
+    def parts(self, did: str) -> Parts:
+        """Return what is there of a repo now: of what was, nothing is kept."""
+        owner = self.owners[did]
+        key = (did, owner.rev)
+        if key not in self._parts:
+            self._parts[key] = parts_of(owner, [owner.blocks[c] for c in owner.records.values()])
+        return self._parts[key]
+
+    def _head(self, did: str) -> str:
+        return "x" if self.dialect is WHOLE_ONLY else libipld.encode_cid(self.parts(did).head)
+
+    def _with_headers(self, answer: bytes) -> bytes:
+        head, gap, body = answer.partition(b"\r\n\r\n")
+        return "\r\n".join((head.decode(), *self.headers)).encode() + gap + body
 
 
 def refusal(status: int, name: str, *headers: str) -> bytes:
@@ -165,12 +205,22 @@ class Net:
     clock: Clock
     _stack: AsyncExitStack
     resyncer: Resyncer = field(init=False)
+    peers: Peers = field(init=False)
+    hosts: list[RepoHost] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.hosts = [self.relay, self.pds]
         self.restart()
 
     def restart(self) -> None:
-        """Make a new resyncer, as a daemon that starts anew."""
+        """Make a new resyncer, as a daemon that starts anew.
+
+        But it knows already which hosts serve no parts of repos: elsewhere it has to find out.
+        """
+        self.peers = Peers(self.clock)
+        for host in self.hosts:
+            if host.dialect is WHOLE_ONLY:
+                self.peers.get(host.url).lacks(["nodes"])
         self.resyncer = Resyncer(
             self.index.db,
             SCOPE,
@@ -179,11 +229,15 @@ class Net:
             relay_url=self.relay.url.replace("http", "ws", 1),
             relay=RELAY,
             clock=self.clock,
+            peers=self.peers,
         )
 
-    async def add_host(self) -> RepoHost:
-        host = RepoHost()
+    async def add_host(self, dialect: Dialect = WHOLE_ONLY) -> RepoHost:
+        host = RepoHost(dialect)
         host.host = await self._stack.enter_async_context(hosting(host.reply))
+        self.hosts.append(host)
+        if dialect is WHOLE_ONLY:
+            self.peers.get(host.url).lacks(["nodes"])
         return host
 
     def house(self, owner: Owner, host: RepoHost | None = None) -> Owner:
@@ -211,10 +265,15 @@ class Net:
 
 
 @asynccontextmanager
-async def opened_net(index: Index, *, timeout: float = 10.0) -> AsyncIterator[Net]:
-    """Open a network in which all is well; `timeout` is the client's, in seconds for each step."""
+async def opened_net(
+    index: Index, *, timeout: float = 10.0, dialect: Dialect = WHOLE_ONLY
+) -> AsyncIterator[Net]:
+    """Open a network in which all is well; `timeout` is the client's, in seconds for each step.
+
+    The dialect is that of the PDS.
+    """
     async with AsyncExitStack() as stack:
-        plc, relay, pds, clock = Directory(), RepoHost(), RepoHost(), Clock()
+        plc, relay, pds, clock = Directory(), RepoHost(), RepoHost(dialect), Clock()
         plc_host = await stack.enter_async_context(hosting(plc.reply))
         relay.host = await stack.enter_async_context(hosting(relay.reply))
         pds.host = await stack.enter_async_context(hosting(pds.reply))

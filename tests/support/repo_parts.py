@@ -1,6 +1,6 @@
 """A repo's blocks, and the parts of it that hosts give out: the way to a key, and single blocks."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ class Parts:
     rev: str
     head: bytes
     data: bytes
+    records: dict[str, bytes]  # CIDs by path
     blocks: dict[bytes, bytes]
 
     def way(self, path: str) -> list[bytes]:
@@ -25,21 +26,24 @@ class Parts:
         return [self.head, *way(self.data, path.encode(), self.blocks)]
 
 
-def parts_of(author: Author, records: Mapping[str, bytes]) -> Parts:
-    """Return an author's repo as it stands; `records` are blocks, by CID or by any other key."""
+def parts_of(author: Author, records: Iterable[bytes]) -> Parts:
+    """Return an author's repo as it stands; `records` are blocks."""
     assert author.rev
     assert author.data
     commit = block(author.commit_object(author.rev, author.data))
-    found = [commit, *tree(author.records), *records.values()]
+    found = [commit, *tree(author.records), *records]
     blocks = {cid_of(each): each for each in found}
-    return Parts(author.did, author.key.did_key, author.rev, cid_of(commit), author.data, blocks)
+    return Parts(
+        author.did, author.key.did_key, author.rev, cid_of(commit), author.data,
+        dict(author.records), blocks,
+    )  # fmt: skip
 
 
 def repo_of(author: Author, records: Mapping[str, Any]) -> Parts:
     """Write records, which paths name, as one commit; return the repo."""
     made = {path: block(record) for path, record in records.items()}
     author.commit_body(1, made)
-    return parts_of(author, made)
+    return parts_of(author, made.values())
 
 
 def way(root: bytes, key: bytes, blocks: Mapping[bytes, bytes]) -> list[bytes]:

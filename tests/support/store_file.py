@@ -13,6 +13,19 @@ RELAY = "relay.test"
 URI = f"at://{ALICE}/{VERIFICATION}/3k"
 NOW = 1_000  # Unix ms
 
+# What a file of version 6 has where one of version 7 has something else.
+VERSION_6 = """
+    alter table repos drop column resync_whole;
+    drop table counters;
+    create table counters (
+        kind   text    not null check (kind in ('skipped', 'rejected', 'noted')),
+        reason text    not null,
+        count  integer not null,
+        primary key (kind, reason)
+    ) strict, without rowid;
+    pragma user_version = 6;
+"""
+
 
 def version_of(path: Path) -> int:
     raw = sqlite3.connect(path)

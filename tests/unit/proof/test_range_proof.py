@@ -243,7 +243,7 @@ def test_a_subtree_that_stands_in_two_places_is_refused_by_both() -> None:
     author.rev, author.data = parts.rev, cid_of(twice)
     commit = block(author.commit_object(parts.rev, author.data))
     forged = Parts(
-        parts.did, parts.key, parts.rev, cid_of(commit), author.data,
+        parts.did, parts.key, parts.rev, cid_of(commit), author.data, parts.records,
         parts.blocks | {cid_of(twice): twice, cid_of(commit): commit, parts.data: root},
     )  # fmt: skip
     assert of_car(forged, COLLECTIONS) is None

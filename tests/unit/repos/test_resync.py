@@ -1,4 +1,4 @@
-"""A repo that is out of step is fetched from the relay or its PDS, if it has changed."""
+"""A repo that is out of step is fetched from its PDS, else the relay, if it has changed."""
 
 import asyncio
 import tracemalloc
@@ -29,10 +29,12 @@ from tests.support.streamed_repo import Owner
 
 __all__ = ["hasty", "net"]  # fixtures
 
+YEAR = 365 * 86_400  # seconds
+
 # --- where it comes from ---
 
 
-async def test_a_repo_comes_from_the_pds_if_the_relay_serves_none(net: Net) -> None:
+async def test_a_repo_comes_from_its_pds(net: Net) -> None:
     await alice_in(net)
     bob = net.house(Owner(BOB))
     bob.wrote({})
@@ -41,19 +43,29 @@ async def test_a_repo_comes_from_the_pds_if_the_relay_serves_none(net: Net) -> N
     await net.resyncer.resync(BOB)
 
     assert await is_indexed(net)
-    assert net.relay.calls[GET_REPO] == 1  # it is not asked again for what it does not have
+    assert net.relay.calls[GET_REPO] == 0
     assert net.pds.calls[GET_REPO] == 2
     state = await net.repo(ALICE)
     assert (state["resync_due_at"], state["resync_attempts"], state["resync_error"]) == (0, 0, None)
 
 
-async def test_a_repo_comes_from_the_relay_if_that_serves_it(net: Net) -> None:
+async def test_a_repo_comes_from_the_relay_if_its_pds_does_not_answer(net: Net) -> None:
     owner = await alice_in(net)
+    net.pds.always[GET_REPO] = refused(500)
     del net.relay.always[GET_REPO]
     net.relay.owners[ALICE] = owner
     await net.resyncer.resync(ALICE)
     assert await is_indexed(net)
-    assert net.pds.calls[GET_REPO] == 0
+    assert net.pds.calls[GET_REPO] == net.relay.calls[GET_REPO] == 1
+
+
+async def test_a_relay_that_serves_no_repos_is_not_asked_again(net: Net) -> None:
+    await alice_in(net)
+    net.pds.always[GET_REPO] = refused(500)
+    for _ in range(3):
+        await net.resyncer.resync(ALICE)
+        net.clock.now += YEAR
+    assert net.relay.calls[GET_REPO] == 1
 
 
 @pytest.mark.parametrize(
@@ -67,23 +79,30 @@ async def test_a_repo_comes_from_the_relay_if_that_serves_it(net: Net) -> None:
 )
 async def test_a_relay_that_lacks_one_repo_is_asked_for_others(net: Net, fault: Fault) -> None:
     await alice_in(net)
+    net.pds.always[GET_REPO] = refused(500)
     net.relay.always[GET_REPO] = fault
     await net.resyncer.resync(ALICE)
-    assert await is_indexed(net)
+    assert not await is_indexed(net)
 
-    net.relay.owners[BOB] = net.house(Owner(BOB))
+    other = await net.add_host()
+    other.always[GET_REPO] = refused(500)
+    net.relay.owners[BOB] = net.house(Owner(BOB), other)
     net.relay.owners[BOB].wrote({CHECK: verification()})
+    await net.track(BOB)
     del net.relay.always[GET_REPO]
     await net.resyncer.resync(BOB)
-    assert net.pds.calls[GET_REPO] == 1
+    assert await net.sync_of(BOB) == "synchronized"
 
 
 async def test_a_redirect_of_the_relay_is_followed(net: Net) -> None:
-    await alice_in(net)
-    net.relay.always[GET_REPO] = sent(redirect(f"{net.pds.url}/xrpc/{GET_REPO}?did={ALICE}"))
+    owner = await alice_in(net)
+    mirror = await net.add_host()
+    mirror.owners[ALICE] = owner
+    net.pds.always[GET_REPO] = refused(500)
+    net.relay.always[GET_REPO] = sent(redirect(f"{mirror.url}/xrpc/{GET_REPO}?did={ALICE}"))
     await net.resyncer.resync(ALICE)
     assert await is_indexed(net)
-    assert net.pds.calls[GET_REPO] == 1
+    assert mirror.calls[GET_REPO] == 1
 
 
 @pytest.mark.parametrize("fault", [changed(lambda car: car[:-9]), cut_off, hanging, endless])
@@ -94,10 +113,13 @@ async def test_what_goes_wrong_at_the_relay_is_put_right_by_the_pds(
     owner = await alice_in(hasty)
     hasty.relay.owners[ALICE] = owner
     hasty.relay.always[GET_REPO] = fault
-    for _ in range(2):
-        await hasty.resyncer.resync(ALICE)
+    hasty.pds.faults[GET_REPO].append(refused(500))
+    await hasty.resyncer.resync(ALICE)
+    assert not await is_indexed(hasty)
+    hasty.clock.now += 3
+    await hasty.resyncer.resync(ALICE)
     assert await is_indexed(hasty)
-    assert hasty.pds.calls[GET_REPO] >= 1
+    assert hasty.pds.calls[GET_REPO] == 2
 
 
 async def test_a_stale_copy_of_the_relay_does_not_keep_a_repo_out_of_step(net: Net) -> None:
@@ -106,9 +128,11 @@ async def test_a_stale_copy_of_the_relay_does_not_keep_a_repo_out_of_step(net: N
     owner.wrote({f"{VERIFICATION}/3l": verification()})
     await net.index.apply(owner.wrote({f"{VERIFICATION}/3m": verification()}))
     net.relay.always[GET_REPO] = sent(http(stale))
+    net.pds.faults[GET_REPO].append(refused(500))
 
     await net.resyncer.resync(ALICE)
     assert await net.sync_of(ALICE) != "synchronized"
+    net.clock.now += 3
     await net.resyncer.resync(ALICE)
 
     assert await net.sync_of(ALICE) == "synchronized"

@@ -11,6 +11,7 @@ import pytest
 
 from indexer.proof import repo as repo_module
 from indexer.repos import resync
+from indexer.repos.reader import WHOLE_AT_ONCE
 from tests.support.alices_records import CHECK
 from tests.support.frames import ALICE, SPACE, verification
 from tests.support.http_host import http
@@ -81,7 +82,7 @@ async def test_few_repos_are_fetched_at_once_and_fewer_of_one_host(
 
     await settle(net, are_whole)
 
-    assert busiest == resync.WORKERS
+    assert busiest == WHOLE_AT_ONCE
     assert max(host.busiest for host in hosts) <= 2
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from indexer.store import cursors, daemon, invite_tokens, migrations
+from indexer.store import cursors, daemon, invite_tokens, migrations, resyncs
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database, DatabaseError
 from indexer.store.migrations import schema
 from tests.support.frames import ALICE, BOB, INVITE, tid
-from tests.support.store_file import RELAY, URI, version_of
+from tests.support.store_file import RELAY, URI, VERSION_6, version_of
 
 
 def _schema_of(path: Path) -> list[tuple[str, ...]]:
@@ -78,7 +78,7 @@ async def test_an_older_file_is_migrated_step_by_step_and_keeps_its_rows(
 
 
 # What version 2 had where this version has something else.
-VERSION_2 = """
+VERSION_2 = f"""{VERSION_6}
     drop table used_tokens;
     drop index repos_to_ask;
     drop table members;
@@ -167,7 +167,7 @@ async def test_a_file_of_version_2_becomes_one_of_this_and_knows_whose_its_token
         assert tuple(last) == (7, "1", RELAY, 5, None, None, None)
 
 
-VERSION_3 = """
+VERSION_3 = f"""{VERSION_6}
     drop table used_tokens;
     drop table invite_tokens;
     create table invite_tokens (
@@ -211,7 +211,7 @@ async def test_a_file_of_version_3_keeps_whose_its_tokens_are_and_how_often_they
         assert [row["used_count"] for row in rows] == [0, 0, 5, 8]
 
 
-VERSION_4 = """
+VERSION_4 = f"""{VERSION_6}
     drop table used_tokens;
     alter table invite_tokens drop column uri;
     pragma user_version = 4;
@@ -260,3 +260,25 @@ async def test_a_migration_that_fails_leaves_the_file_as_it_was(
         await Database.open(path)
     assert _schema_of(path) == before
     assert version_of(path) == version
+
+
+async def test_a_file_of_version_6_keeps_what_was_counted(tmp_path: Path) -> None:
+    path = tmp_path / "test.db"
+    await (await Database.open(path)).close()
+    wanted = _bare(path)
+    with closing(sqlite3.connect(path)) as raw:
+        raw.executescript(VERSION_6)
+        raw.execute("insert into repos (did, resync_attempts) values (?, 3)", (ALICE,))
+        raw.execute("insert into counters values ('rejected', 'bad_car', 7)")
+        raw.commit()
+
+    async with await Database.open(path) as db:
+        assert _bare(path) == wanted
+        assert await daemon.counters(db, "rejected") == {"bad_car": 7}
+        async with db.transaction() as tx:
+            assert await resyncs.claim(tx, ALICE, 1) == (4, False)
+            await daemon.count_resync(tx, "proof", 4_000, 2)
+            await daemon.count_resync(tx, "proof", 500, 1)
+        assert await daemon.counters(db, "resynced") == {"proof": 2}
+        assert await daemon.counters(db, "resync_bytes") == {"proof": 4_500}
+        assert await daemon.counters(db, "resync_requests") == {"proof": 3}

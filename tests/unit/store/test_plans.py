@@ -164,6 +164,7 @@ async def run_a_daemon(tx: Transaction) -> None:
     await resyncs.mark_whole(tx, ALICE, "3l")
     await repos.set_hosting(tx, ALICE, "active", None)
     await resyncs.end(tx, ALICE)
+    await daemon.count_resync(tx, "proof", 4_000, 2)
     # The search for more of them.
     await backfill.begin(tx, RELAY, COLLECTIONS)
     await backfills.search_all(tx, RELAY)
