@@ -58,6 +58,7 @@ async def gather(db: Database, relay: str, now: int) -> dict[str, Any]:
         "tombstones": {kind: buried.get(kind, 0) for kind in KINDS},
         "repos": await repos.count_by_state(db),
         "resync": await resyncs.queue(db, now),
+        "resynced": await daemon.resyncs_by_way(db),
         "backfill": {
             _ALL if search.collection == ALL_REPOS else search.collection: {
                 "found": search.found,
@@ -97,6 +98,11 @@ def render(status: dict[str, Any]) -> str:
         if name == "repos":
             due, failing = status["resync"]["due"], status["resync"]["failing"]
             lines.append(f"resync      {due} due now, {failing} failing")
+            lines += [
+                f"resynced    by {way}: {done['repos']:,} repos, {done['bytes'] / 1000:,.1f} kB, "
+                f"{done['requests']:,} requests"
+                for way, done in status["resynced"].items()
+            ]
             lines += _searches(status["backfill"])
     for session in status["sessions"]:
         state = session["refused"] or "works"

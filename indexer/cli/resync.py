@@ -1,4 +1,4 @@
-"""`rescind resync`: one repo, fetched whole now. And what `rescind backfill` shares with it."""
+"""`rescind resync`: one repo, made right now. And what `rescind backfill` shares with it."""
 
 import asyncio
 import sys
@@ -51,20 +51,29 @@ class DidType(click.ParamType[str]):
     "--wait", type=click.FloatRange(0, 3_600), default=WAIT, show_default=True, metavar="SECONDS",
     help="for the daemon to fetch it",
 )  # fmt: skip
+@click.option(
+    "--whole", is_flag=True,
+    help="by the CAR of the whole repo, and not by the few blocks around our records: to compare",
+)  # fmt: skip
 @setting_options(*SETTINGS)
-def resync(did: str, wait: float, **flags: Any) -> None:
-    """Fetch one repo whole, and make the index what it says.
+def resync(did: str, wait: float, whole: bool, **flags: Any) -> None:
+    """Prove anew what one repo holds of ours, and make the index what it says.
 
     The daemon does it if it runs, else this command.
     """
     settings = quiet_settings(flags)
-    run_async(fetch(settings, [did], retries=0, wait=wait))
+    run_async(fetch(settings, [did], retries=0, wait=wait, whole=whole))
 
 
 async def fetch(
-    settings: Settings, dids: Sequence[str], *, retries: int, wait: float | None
+    settings: Settings,
+    dids: Sequence[str],
+    *,
+    retries: int,
+    wait: float | None,
+    whole: bool = False,
 ) -> None:
-    """Have these repos fetched whole, and tell how that goes.
+    """Have these repos made right, with `whole` by their CARs, and tell how that goes.
 
     `wait` is how many seconds a daemon may take; None: as long as it makes progress. Raises
     ClickException if one of the repos could not be fetched.
@@ -72,7 +81,7 @@ async def fetch(
     async with await Database.open(settings.db) as db, worker(settings, db) as own:
         async with db.transaction() as tx:
             for did in dids:
-                await resyncs.ask(tx, did, unix_ms())
+                await resyncs.ask(tx, did, unix_ms(), whole=whole)
             await audit.write(tx, "operator", "resync", dids, None, unix_ms())
 
         async def measure() -> Progress:

@@ -62,3 +62,19 @@ async def counters(db: Reader, kind: str) -> dict[str, int]:
         "select reason, count from counters where kind = :kind order by reason", {"kind": kind}
     )
     return {row["reason"]: row["count"] for row in rows}
+
+
+async def resyncs_by_way(db: Reader) -> dict[str, dict[str, int]]:
+    """Return by which ways repos were proven since the start: repos, bytes and requests of each."""
+    rows = await db.all(
+        """
+        select kind, reason, count from counters
+        where kind in ('resynced', 'resync_bytes', 'resync_requests')
+        """
+    )
+    names = {"resynced": "repos", "resync_bytes": "bytes", "resync_requests": "requests"}
+    found: dict[str, dict[str, int]] = {}
+    for row in rows:
+        way = found.setdefault(row["reason"], dict.fromkeys(names.values(), 0))
+        way[names[row["kind"]]] = row["count"]
+    return dict(sorted(found.items()))

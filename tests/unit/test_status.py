@@ -52,6 +52,7 @@ async def test_an_empty_database_has_a_status_too(world: World) -> None:
         "tombstones": nothing,
         "repos": {},
         "resync": {"due": 0, "failing": 0},
+        "resynced": {},
         "backfill": {},
         "outbox": dict.fromkeys(outbox.STATES, 0),
         "sessions": [],

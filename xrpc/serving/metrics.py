@@ -21,7 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from indexer.records import KINDS
-from indexer.store import outbox, repos, resyncs, tombstones
+from indexer.store import daemon, outbox, repos, resyncs, tombstones
 from indexer.store.db import Database
 from indexer.stream.stats import Distribution
 from xrpc.serving import health
@@ -37,6 +37,7 @@ class Tables:
 
     repos: Mapping[str, int]
     resync: Mapping[str, int]
+    resynced: Mapping[str, Mapping[str, int]]  # by way
     tombstones: Mapping[str, int]
     outbox: Mapping[str, int]
     oldest: Mapping[str, int]
@@ -143,6 +144,7 @@ async def _count(db: Database, now: int) -> Tables:
         return Tables(
             repos=await repos.count_by_state(reader),
             resync=await resyncs.queue(reader, now),
+            resynced=await daemon.resyncs_by_way(reader),
             tombstones=await tombstones.count_by_kind(reader),
             outbox=await outbox.count_by_state(reader),
             oldest=await outbox.oldest_by_state(reader),
@@ -152,6 +154,12 @@ async def _count(db: Database, now: int) -> Tables:
 def _table_families(tables: Tables, now: float) -> Iterator[Metric]:
     yield _gauges("repos", "Tracked repos", "state", tables.repos)
     yield _gauges("resync_queue", "Repos that wait to be fetched", "state", tables.resync)
+    for name, key, words in (
+        ("resynced", "repos", "Repos that were proven"),
+        ("resync_bytes", "bytes", "Bytes of bodies that it took to prove repos"),
+        ("resync_requests", "requests", "Requests that it took to prove repos"),
+    ):
+        yield _counters(name, words, "way", {way: n[key] for way, n in tables.resynced.items()})
     buried = {kind: tables.tombstones.get(kind, 0) for kind in KINDS}
     yield _gauges("tombstones", "Records that are gone", "kind", buried)
     waiting = {state: tables.outbox.get(state, 0) for state in outbox.STATES}
