@@ -7,6 +7,7 @@ import click
 from indexer.cli.accounts import login, logout
 from indexer.cli.backfill import backfill
 from indexer.cli.base import Commands
+from indexer.cli.check import check
 from indexer.cli.daemon import run
 from indexer.cli.invites import invites
 from indexer.cli.outbox import outbox
@@ -28,7 +29,7 @@ def main() -> None:
 
 
 for _command in (
-    run, record, replay, backfill, resync, status, login, logout, outbox, spaces, invites,
+    run, record, replay, backfill, resync, check, status, login, logout, outbox, spaces, invites,
     verifications,
 ):  # fmt: skip
     main.add_command(_command)

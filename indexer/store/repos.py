@@ -104,6 +104,15 @@ async def count_by_state(db: Reader) -> dict[str, int]:
     return {row["state"]: row["count"] for row in rows}
 
 
+async def sample(db: Reader, count: int) -> list[str]:
+    """Return as many tracked repos as asked for, if there are, chosen at random from the active."""
+    rows = await db.all(
+        "select did from repos where hosting = 'active' order by random() limit :count",
+        {"count": count},
+    )
+    return [row["did"] for row in rows]
+
+
 async def track(tx: Transaction, dids: Iterable[str], now: int | None = None) -> int:
     """Track these repos, to be fetched whole; return how many were new.
 

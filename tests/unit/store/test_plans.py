@@ -88,6 +88,7 @@ AT_THE_TERMINAL = {
     "invites.count_live",
     "outbox.drop",
     "outbox.listing",
+    "repos.sample",
     "resyncs.ask",
     "resyncs.count",
     "resyncs.load",
