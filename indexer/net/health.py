@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 FIRST_DELAY = 2.0  # seconds
 MAX_DELAY = 3_600.0  # seconds
-MAX_CALLS = 2  # repos of one host that are written to at once
+MAX_CALLS = 2  # turns at one host at once
 SET_BACK = 60.0  # seconds by which a clock was set back, if it was not just adjusted
 MAX_HOSTS = 10_000  # remembered; the longest unused is forgotten first
 
@@ -22,17 +22,21 @@ class _Host:
     until: float = 0.0  # not before; unless the clock was set back to before it failed
     named: bool = False  # the host named that time itself
     error: str = ""
-    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_CALLS))
+    slots: asyncio.Semaphore = field(kw_only=True)
 
 
 class HostHealth:
-    """`clock` gives Unix seconds, `rng` a number from 0 to 1."""
+    """`clock` gives Unix seconds, `rng` a number from 0 to 1; `at_once` is of turns at a host."""
 
     def __init__(
-        self, clock: Callable[[], float], rng: Callable[[], float] = random.random
+        self,
+        clock: Callable[[], float],
+        rng: Callable[[], float] = random.random,
+        at_once: int = MAX_CALLS,
     ) -> None:
         self._clock = clock
         self._rng = rng
+        self._at_once = at_once
         self._hosts: OrderedDict[str, _Host] = OrderedDict()
 
     @asynccontextmanager
@@ -75,7 +79,9 @@ class HostHealth:
         return ceiling * (0.5 + 0.5 * self._rng())
 
     def _host(self, host: str) -> _Host:
-        state = self._hosts.setdefault(host, _Host())
+        state = self._hosts.get(host)
+        if state is None:
+            state = self._hosts[host] = _Host(slots=asyncio.Semaphore(self._at_once))
         self._hosts.move_to_end(host)
         while len(self._hosts) > MAX_HOSTS:
             self._hosts.popitem(last=False)

@@ -20,6 +20,10 @@ from indexer.records import MAX_RECORD
 MAX_RECORDS = 5_000  # of ours, and as many nodes on the way to them: beyond, the CAR is cheaper
 MAX_HELD = 4_000_000  # bytes of blocks
 
+# Layers of the root in trees of some ten records, and in those of a few tens, with few exceptions.
+LOW, HIGH = 1, 3
+MUCH = 4  # one of so many records is still to come, and ours
+
 # A key that is valid, and before which no other valid one comes.
 FIRST_KEY = "-"
 
@@ -54,10 +58,18 @@ class RangeProof:
         """The path to ask for before anything is known."""
         return f"{min(self._collections)}/{FIRST_KEY}"
 
-    @property
-    def guess(self) -> int:
-        """Return how many records the whole repo may have, roughly."""
-        return self._tree.guess if self._tree else 0
+    def is_better_whole(self, few: int) -> bool:
+        """Whether the CAR may be had for less than what is left, of a repo of up to `few` records.
+
+        That is a guess, by what was read of the tree: its height, and one way down. Where it is
+        wrong the CAR is larger than it was taken for, so a repo of which little is ours has to be
+        small by its height, too.
+        """
+        tree = self._tree
+        if tree is None or not tree.wanted or not 0 < tree.guess <= few:
+            return False
+        left = len(self.wanted().records) + len(tree.wanted)
+        return tree.top <= LOW or (left * MUCH >= tree.guess and tree.top <= HIGH)
 
     def has(self, cid: bytes) -> bool:
         return cid in self._blocks

@@ -41,6 +41,7 @@ class RangeTree:
         self.wanted: dict[bytes, Place] = {}  # nodes that have not been read, by CID
         self.records: dict[str, bytes] = {}  # CIDs of records of ours, by path
         self.guess = 0  # keys that the whole tree may have, by what was read of it; 0: none
+        self.top = 0  # the layer of the root, once that was read
         if data != EMPTY_ROOT:
             self.wanted[data] = Place(None, b"", None)
 
@@ -53,7 +54,7 @@ class RangeTree:
         keys, values, kids, _ = read_node(block)
         layer = place.layer
         if layer is None:
-            layer = height(keys[0]) if keys else -1
+            self.top = layer = height(keys[0]) if keys else -1
         if any(height(key) != layer for key in keys) or (not keys and kids[0] is None) or layer < 0:
             raise BadTree("a node is in the wrong layer, or empty")
         if keys and (keys[0] <= place.low or (place.high is not None and keys[-1] >= place.high)):

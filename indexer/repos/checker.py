@@ -12,7 +12,7 @@ from indexer.identity.resolver import IdentityResolver
 from indexer.net.health import HostHealth
 from indexer.records import Scope
 from indexer.repos.hosts import RepoUnavailable
-from indexer.repos.peers import Peers, Tally
+from indexer.repos.peers import AT_ONCE, Peers, Tally
 from indexer.repos.range_source import Way
 from indexer.repos.reader import RepoReader
 from indexer.rules.difference import Difference, differences
@@ -52,7 +52,7 @@ class Checker:
         self._db = db
         self._scope = scope
         self._identities = resolver.share(ASK_AT_ONCE)
-        self._health = HostHealth(clock)
+        self._health = HostHealth(clock, at_once=AT_ONCE)
         self._reader = RepoReader(
             client,
             self._identities,

@@ -12,7 +12,8 @@ from typing import Literal
 from indexer.net.rate_limits import Bucket
 
 REMEMBERED = 3_600.0  # seconds that a host is not asked for what it could not do
-AT_ONCE = 4  # requests to one host
+AT_ONCE = 4  # requests to one host, and repos of one that are looked at
+WHOLE_AT_ONCE = 2  # of them whole
 MAX_PEERS = 10_000  # the longest unused is forgotten first
 
 Ability = Literal[
@@ -40,6 +41,7 @@ class Peer:
     small: Bucket
     whole: Bucket
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    whole_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(WHOLE_AT_ONCE))
     _noted: dict[Ability, float] = field(default_factory=dict)  # Unix seconds, of what it lacks
 
     def can(self, *abilities: Ability) -> bool:

@@ -120,7 +120,7 @@ class RangeSource:
             if not wanted:
                 break
             # Asked while the guess is good: of the first way down, or of the root.
-            if turn < GUESSED and wanted.nodes and 0 < walk.proof.guess <= few:
+            if turn < GUESSED and walk.proof.is_better_whole(few):
                 raise FewRecords("it has few records", walk.failed)
             if not await self._take_turn(walk):
                 await self._change_way(walk)

@@ -93,7 +93,7 @@ class RepoReader:
                 failed = reason.failed
                 is_walked = isinstance(reason, FewRecords)
                 _log.debug("resync.not_by_range", did=look.did, reason=str(reason))
-        async with self._whole_slots:
+        async with peer.whole_slots, self._whole_slots:
             try:
                 found = await self._learn_whole(look)
             except RepoUnavailable:

@@ -11,6 +11,7 @@ word on a record wins. What the copy adds is certainty: from it on, no commit is
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 
 import httpx
 
@@ -21,7 +22,7 @@ from indexer.net.health import ClockWatch, HostHealth
 from indexer.proof.repo import Contents
 from indexer.records import Scope
 from indexer.repos.hosts import RepoUnavailable
-from indexer.repos.peers import Peers, Tally
+from indexer.repos.peers import AT_ONCE, Peers, Tally
 from indexer.repos.range_source import Way
 from indexer.repos.reader import Look, RepoReader
 from indexer.rules import repo_rules
@@ -34,7 +35,7 @@ from indexer.store.resyncs import Claim
 WORKERS = 8  # repos that are looked at at once; few of them are fetched whole
 ASK_AT_ONCE = 8  # DIDs that are resolved at once, of PLC and of did:web hosts each
 POLL = 1.0  # seconds between looks at the queue
-SPREAD = 100  # repos that one look takes up
+SPREAD = 500  # repos that one look takes up
 MAX_TAKEN = 1_000  # repos that are taken up at once; most of them wait for a turn
 LEASE = 1_800.0  # seconds; a claim falls due again after this, even if we crash
 MAX_ERROR = 300  # characters
@@ -62,7 +63,7 @@ class Resyncer:
         self._projection = Projection(scope, relay)
         self._identities = resolver.share(ASK_AT_ONCE)
         self._clock = clock
-        self._health = HostHealth(clock)
+        self._health = HostHealth(clock, at_once=AT_ONCE)
         self._peers = peers or Peers(clock)
         self._slots = asyncio.Semaphore(WORKERS)
         self._watch = ClockWatch(clock)
@@ -92,15 +93,25 @@ class Resyncer:
                 running = {did: task for did, task in running.items() if not task.done()}
                 # Those under way may wait for a slow host: they must not hide the others.
                 limit = SPREAD + len(running)
-                for did in await resyncs.due(self._db, self._now(), limit):
-                    if did not in running and len(running) < MAX_TAKEN:
-                        running[did] = group.create_task(self.resync(did))
+                due = await resyncs.due(self._db, self._now(), limit)
+                taken = [did for did in due if did not in running][: MAX_TAKEN - len(running)]
+                for did, claim in (await self._claim(taken)).items():
+                    running[did] = group.create_task(self._work(did, claim))
                 await asyncio.sleep(POLL)
 
     async def resync(self, did: str) -> None:
         """Make one repo whole, or put it off."""
+        claims = await self._claim([did])
+        await self._work(did, claims.get(did, Claim(1, whole=False)))
+
+    async def _claim(self, dids: list[str]) -> dict[str, Claim]:
+        """Take repos up, all in one transaction: each costs a wait for the disk."""
+        if not dids:
+            return {}
         async with self._db.transaction() as tx:
-            claim = await resyncs.claim(tx, did, self._now() + int(LEASE * 1000))
+            return await resyncs.claim(tx, dids, self._now() + int(LEASE * 1000))
+
+    async def _work(self, did: str, claim: Claim) -> None:
         try:
             await self._resync(did, claim)
         except RepoUnavailable as error:
@@ -130,32 +141,37 @@ class Resyncer:
         pds = identity.pds
         if pds is None:
             raise RepoUnavailable("the DID document names no PDS")
-        async with self._health.turn(pds) as is_well, self._slots:
-            if not is_well:
-                raise RepoUnavailable(self._health.error(pds))
-            if (until := self._peers.get(pds).rests_until()) is not None:
-                raise RepoUnavailable(f"{pds}: its limits of requests are near", until)
-            known = (await repos.load(self._db, [did])).get(did) or Repo(did)
-            look = self._reader.look(did, pds, identity.signing_key, whole=claim.whole)
-            if known.hosting != "active":
-                # If nobody can tell, it is as it was.
-                told = await self._reader.hosts.hosting(pds, did)
-                await self._note_hosting(known, told or known.hosting)
-                return
-            if await self._is_whole(known, look):
-                async with self._db.transaction() as tx:
-                    await resyncs.mark_whole(tx, did, known.rev or "")
-                    await resyncs.end(tx, did)
-                    await daemon.count_resync(
-                        tx, "unchanged", look.tally.bytes, look.tally.requests
-                    )
-                _log.info("repo.checked", did=did, rev=known.rev)
-                return
-            found = await self._reader.learn(look)
+        async with AsyncExitStack() as slot:
+            # Its host's turn ends with what is asked of it: the index has a queue of its own.
+            async with self._health.turn(pds) as is_well:
+                await slot.enter_async_context(self._slots)
+                if not is_well:
+                    raise RepoUnavailable(self._health.error(pds))
+                look = self._reader.look(did, pds, identity.signing_key, whole=claim.whole)
+                known = (await repos.load(self._db, [did])).get(did) or Repo(did)
+                found = await self._ask(known, look)
             if isinstance(found, str):
                 await self._note_hosting(known, found)
+            elif found is None:
+                await self._note_whole(known, look.tally)
             else:
                 await self._reconcile(*found, look.tally)
+
+    async def _ask(self, known: Repo, look: Look) -> tuple[Contents, Way] | str | None:
+        """Return what a repo holds, or the hosting of one not served; None if all is known."""
+        if (until := self._peers.get(look.pds).rests_until()) is not None:
+            raise RepoUnavailable(f"{look.pds}: its limits of requests are near", until)
+        if known.hosting != "active":
+            # If nobody can tell, it is as it was.
+            return await self._reader.hosts.hosting(look.pds, known.did) or known.hosting
+        return None if await self._is_whole(known, look) else await self._reader.learn(look)
+
+    async def _note_whole(self, known: Repo, tally: Tally) -> None:
+        async with self._db.transaction() as tx:
+            await resyncs.mark_whole(tx, known.did, known.rev or "")
+            await resyncs.end(tx, known.did)
+            await _count(tx, "unchanged", tally)
+        _log.info("repo.checked", did=known.did, rev=known.rev)
 
     async def _note_hosting(self, known: Repo, hosting: str) -> None:
         did = known.did

@@ -35,21 +35,22 @@ class Claim(NamedTuple):
     whole: bool  # somebody wants its CAR to be fetched
 
 
-async def claim(tx: Transaction, did: str, until: int) -> Claim:
-    """Take a repo up until `until` (Unix ms).
+async def claim(tx: Transaction, dids: Iterable[str], until: int) -> dict[str, Claim]:
+    """Take repos up until `until` (Unix ms), those of them that are tracked.
 
-    It is `pending` then. If it is not any more when its copy has come, something was missed since
-    that may not be in there.
+    They are `pending` then. One that is not any more when its copy has come: something was missed
+    since that may not be in there.
     """
     rows = await tx.all(
         """
         update repos set sync = 'pending', resync_due_at = :until,
                          resync_attempts = resync_attempts + 1
-        where did = :did returning resync_attempts, resync_whole
+        where did in (select value from json_each(:dids))
+        returning did, resync_attempts, resync_whole
         """,
-        {"did": did, "until": until},
+        {"dids": json_list(dids), "until": until},
     )
-    return Claim(int(rows[0][0]), bool(rows[0][1])) if rows else Claim(1, False)
+    return {row["did"]: Claim(row["resync_attempts"], bool(row["resync_whole"])) for row in rows}
 
 
 async def put_off(

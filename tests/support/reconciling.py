@@ -18,4 +18,4 @@ async def leave_and_return(index: Index) -> None:
     await index.apply(Account(90, TIME, ALICE, active=False, status="deleted"))
     await index.apply(Account(91, TIME, ALICE, active=True, status=None))
     async with index.db.transaction() as tx:
-        await resyncs.claim(tx, ALICE, 0)
+        await resyncs.claim(tx, [ALICE], 0)

@@ -119,7 +119,7 @@ async def test_repos_that_wait_to_be_fetched_are_counted_and_those_that_fail(
 ) -> None:
     async with world.db.transaction() as tx:
         await repos.track(tx, [ALICE, BOB, CAROL])
-        await resyncs.claim(tx, BOB, world.now + 1)
+        await resyncs.claim(tx, [BOB], world.now + 1)
         await resyncs.put_off(tx, BOB, "unreachable", world.now + 1)
         # Nobody serves it: it waits for no one.
         await tx.execute(

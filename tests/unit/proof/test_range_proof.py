@@ -221,18 +221,31 @@ def test_a_record_that_is_too_large_to_be_read_is_named_without_its_bytes() -> N
     assert found.records[f"{SPACE}/a"][1] == b""
 
 
-@pytest.mark.parametrize("count", [1, 5, 30, 300, 2_000])
-def test_how_large_a_repo_is_can_be_guessed_by_one_way_down(count: int) -> None:
-    guesses = []
+@pytest.mark.parametrize(
+    ("others", "ours", "least", "most"),
+    [
+        (0, 30, 8, 11),  # of 11: the whole is one request, the parts are several
+        (10, 2, 0, 11),
+        (50, 2, 0, 3),
+        (200, 2, 0, 1),
+        (2_000, 2, 0, 0),
+        (500, 40, 0, 3),
+    ],
+)
+def test_a_small_repo_is_told_by_one_way_down(
+    others: int, ours: int, least: int, most: int
+) -> None:
+    told = 0
     for seed in range(11):
         rng = Random(seed)
-        records = {f"{rng.choice(NAMES[3:])}/{rng.randrange(10**9):09}": {} for _ in range(count)}
-        parts = repo_of(Author(), records)
-        proof = RangeProof(parts.did, {VERIFICATION})
+        keys = [f"{POSTS}/{rng.randrange(10**9):09}" for _ in range(others)]
+        keys += [f"{VERIFICATION}/{rng.randrange(10**9):09}" for _ in range(ours)]
+        parts = repo_of(Author(), {key: {} for key in keys})
+        proof = RangeProof(parts.did, COLLECTIONS)
         proof.add({cid: parts.blocks[cid] for cid in parts.way(proof.first_way)})
         proof.begin(parts.head, parts.key)
-        guesses.append(proof.guess)
-    assert count / 5 <= sorted(guesses)[5] <= count * 5
+        told += proof.is_better_whole(48)
+    assert least <= told <= most
 
 
 def test_a_subtree_that_stands_in_two_places_is_refused_by_both() -> None:

@@ -184,7 +184,7 @@ async def test_an_old_failure_is_not_taken_for_one_of_the_attempt_that_is_asked_
         await repos.track(tx, [did(1)])
         await tx.execute("update repos set resync_error = 'old', resync_attempts = 50")
         await ask(tx)
-        await resyncs.claim(tx, did(1), NOW)
+        await resyncs.claim(tx, [did(1)], NOW)
     assert await resyncs.count(db, None, 0) == (0, 0, 1)
     async with db.transaction() as tx:
         await resyncs.put_off(tx, did(1), "new", NOW)

@@ -112,7 +112,7 @@ async def _no_files(net: Net) -> bool:
 async def test_what_a_killed_daemon_had_taken_up_is_fetched_at_once(net: Net) -> None:
     await alice_in(net)
     async with net.index.db.transaction() as tx:
-        await resyncs.claim(tx, ALICE, NOW + 1_800_000)
+        await resyncs.claim(tx, [ALICE], NOW + 1_800_000)
     running = asyncio.create_task(net.resyncer.run())
     await until(lambda: is_indexed(net))
     running.cancel()

@@ -237,7 +237,7 @@ async def test_a_copy_that_is_older_than_another_brings_nothing_back(
     await reconcile(index, owner.copy())
     await index.apply(Desynchronize())
     async with index.db.transaction() as tx:
-        await resyncs.claim(tx, ALICE, 0)
+        await resyncs.claim(tx, [ALICE], 0)
 
     assert await reconcile(index, stale) == (False, [])
 

@@ -96,7 +96,7 @@ class Life:
                 repo = (await repos.load(self.index.db, [ALICE])).get(ALICE)
                 if repo is not None and repo.hosting == "active" and repo.sync != "synchronized":
                     async with self.index.db.transaction() as tx:
-                        await resyncs.claim(tx, ALICE, 0)
+                        await resyncs.claim(tx, [ALICE], 0)
                         if repo.whole_rev == repo.rev == owner.rev:
                             await resyncs.mark_whole(tx, ALICE, owner.rev)
                         await resyncs.end(tx, ALICE, again=repo.whole_rev != owner.rev)

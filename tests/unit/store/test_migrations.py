@@ -276,7 +276,7 @@ async def test_a_file_of_version_6_keeps_what_was_counted(tmp_path: Path) -> Non
         assert _bare(path) == wanted
         assert await daemon.counters(db, "rejected") == {"bad_car": 7}
         async with db.transaction() as tx:
-            assert await resyncs.claim(tx, ALICE, 1) == (4, False)
+            assert await resyncs.claim(tx, [ALICE], 1) == {ALICE: (4, False)}
             await daemon.count_resync(tx, "proof", 4_000, 2)
             await daemon.count_resync(tx, "proof", 500, 1)
         assert await daemon.counters(db, "resynced") == {"proof": 2}

@@ -160,7 +160,7 @@ async def run_a_daemon(tx: Transaction) -> None:
     # Repos that are fetched whole.
     await resyncs.release(tx, now)
     await resyncs.due(tx, now, 100)
-    await resyncs.claim(tx, ALICE, now)
+    await resyncs.claim(tx, [ALICE], now)
     await resyncs.put_off(tx, ALICE, "no", now)
     await resyncs.mark_whole(tx, ALICE, "3l")
     await repos.set_hosting(tx, ALICE, "active", None)

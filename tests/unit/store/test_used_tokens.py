@@ -8,6 +8,7 @@ from pathlib import Path
 
 from indexer.store import used_tokens
 from indexer.store.db import Database
+from tests.support.store_file import VERSION_6
 
 NOW = 1_800_000_000_000  # Unix ms
 ALICE = "did:plc:" + "a" * 24
@@ -61,7 +62,9 @@ def schema_of(path: Path) -> list[tuple[str, list[str]]]:
     """Return what is in a file, without the comments, which no migration writes."""
     with closing(sqlite3.connect(path)) as raw:
         rows = raw.execute("select name, sql from sqlite_schema where sql is not null").fetchall()
-    return sorted((name, re.sub(r"--.*", "", sql).split()) for name, sql in rows)
+    return sorted(
+        (name, re.findall(r"\w+|[^\w\s]", re.sub(r"--.*", "", sql))) for name, sql in rows
+    )
 
 
 async def test_a_file_of_version_5_has_no_used_tokens_and_takes_some(tmp_path: Path) -> None:
@@ -69,7 +72,7 @@ async def test_a_file_of_version_5_has_no_used_tokens_and_takes_some(tmp_path: P
     await (await Database.open(path)).close()
     wanted = schema_of(path)
     with closing(sqlite3.connect(path)) as raw:
-        raw.executescript("drop table used_tokens; pragma user_version = 5;")
+        raw.executescript(f"{VERSION_6} drop table used_tokens; pragma user_version = 5;")
     async with await Database.open(path) as db:
         assert schema_of(path) == wanted
         assert await used_tokens.living(db, 0) == []
