@@ -12,6 +12,7 @@ from scripts.benchmarks.firehose import firehose
 from scripts.benchmarks.fresh import fresh
 from scripts.benchmarks.memory import memory
 from scripts.benchmarks.relay import MILLION
+from scripts.benchmarks.resync import resync
 from scripts.benchmarks.scale import scale
 from scripts.benchmarks.verify import verify
 from scripts.benchmarks.xrpc import xrpc
@@ -80,7 +81,14 @@ def main() -> int:
         default=30,
         help="turns of each kind of call (30); a round takes 6 s",
     )
-    for each in (one, stream, calls, held, soon, behind, sizes):
+    ranges = benches.add_parser(
+        "resync", help="what is ours of repos of a real PDS, by range and by their CARs"
+    )
+    ranges.add_argument(
+        "--rounds", type=_count, default=5, help="turns of each way (5); a round takes 40 s"
+    )
+    ranges.add_argument("--quick", action="store_true", help="fewer repos")
+    for each in (one, stream, calls, held, soon, behind, sizes, ranges):
         each.add_argument("--json", action="store_true", help="end with one line of JSON")
     arguments = parser.parse_args()
     match arguments.bench:
@@ -96,6 +104,8 @@ def main() -> int:
             measuring = catch_up(arguments.frames, MILLION // 1_000)
         case "scale":
             measuring = scale(arguments.rounds)
+        case "resync":
+            measuring = resync(arguments.rounds, quick=arguments.quick)
         case _:
             measuring = firehose(
                 arguments.rounds, arguments.ours, quick=arguments.quick, plot=arguments.plot

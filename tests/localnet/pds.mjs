@@ -21,6 +21,8 @@ const pds = await PDS.fromEnv({
   serviceHandleDomains: ['.test'],
   inviteRequired: false,
   rateLimitsEnabled: false,
+  // Of a repo that comes in by importRepo, in bytes.
+  maxImportSize: 100_000_000,
   // A test may move an account or be restarted at any time: never trust a cached DID document.
   didCacheStaleTTL: 0,
   didCacheMaxTTL: 0,
