@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from indexer import garbage, log
+from indexer import log, python_gc
 from indexer.cli.base import make_scope, network
 from indexer.config.settings import Settings
 from indexer.repos.resync import Resyncer
@@ -83,7 +83,7 @@ async def _run(resyncer: Resyncer, db: Database, dids: list[str]) -> None:
 
 def main() -> None:
     way, file, plc, pds, first, listed = sys.argv[1:]
-    garbage.settle()
+    python_gc.settle()
     dids = Path(listed).read_text().split()
     print(json.dumps(asyncio.run(work(way, Path(file), plc, pds, first, dids))))
 
