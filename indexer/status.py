@@ -21,13 +21,13 @@ from indexer.store import (
 )
 from indexer.store.backfills import ALL_REPOS
 from indexer.store.cursors import Cursor
-from indexer.store.db import Database, Row
+from indexer.store.db import Located, Row
 
 PACE_LASTS = 15.0  # seconds since the cursor moved: then nothing comes, and no pace is true
 _ALL = "*"  # the search through all repos, where the relay can't search by collection
 
 
-async def gather(db: Database, relay: str, now: int) -> dict[str, Any]:
+async def gather(db: Located, relay: str, now: int) -> dict[str, Any]:
     """Return the status as one JSON value; `now` is Unix ms, `relay` a host of the settings."""
     running = is_running(db.path)
     last = await daemon.load(db)

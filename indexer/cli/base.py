@@ -15,7 +15,7 @@ from indexer import log, python_gc
 from indexer.config.settings import PREFIX, ConfigError, Settings
 from indexer.identity.model import IdentityError
 from indexer.identity.resolver import IdentityResolver
-from indexer.lock import LockError
+from indexer.lock import LockError, ReplacedError
 from indexer.net.guard import guarded_client
 from indexer.prover import Prover
 from indexer.records import Scope
@@ -116,6 +116,7 @@ def told_plainly() -> Iterator[None]:
         ConfigError,
         DatabaseError,
         LockError,
+        ReplacedError,
         RecordingError,
         ReplayError,
         NoSessionError,

@@ -25,7 +25,7 @@ from indexer.cli.base import (
 )
 from indexer.config.settings import PREFIX, ConfigError, Settings
 from indexer.consumer import Consumer, cursor_checkpoint
-from indexer.lock import daemon_lock
+from indexer.lock import Held, daemon_lock
 from indexer.records import Scope
 from indexer.repos import backfill
 from indexer.repos.backfill import Backfiller
@@ -33,6 +33,7 @@ from indexer.repos.resync import Resyncer
 from indexer.store import backfills, cursors, daemon, repos
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database, Transaction
+from indexer.store.files import close_to_others
 from indexer.stream.firehose import Firehose
 from indexer.stream.stats import Stats
 from xrpc.auth.callers import ServiceAuth
@@ -62,15 +63,17 @@ def run(cursor: int | str | None, **flags: Any) -> None:
     """Run the daemon: indexer and XRPC server."""
     settings = load_settings(flags)
     with (
-        daemon_lock(settings.db),
+        daemon_lock(settings.db) as held,
         _listen("bind", settings.bind) as listener,
         _listen_for_metrics(settings) as metrics_listener,
     ):
-        run_async(_daemon(settings, cursor, listener, metrics_listener))
+        close_to_others(settings.db)
+        run_async(_daemon(settings, held, cursor, listener, metrics_listener))
 
 
 async def _daemon(
     settings: Settings,
+    held: Held,
     cursor: int | str | None,
     listener: socket.socket,
     metrics_listener: socket.socket | None,
@@ -84,6 +87,7 @@ async def _daemon(
         await Database.open(settings.db) as db,
         network(settings) as (client, resolver),
     ):
+        held.check()  # what was opened is what is locked
         start = await _start(db, settings, scope, cursor)
         pds = PdsClient(client)
         sessions = Sessions(db, Vault.open(settings), pds)
@@ -124,6 +128,7 @@ async def _daemon(
             async with asyncio.TaskGroup() as tasks:
                 working = [
                     tasks.create_task(db.keep_folding(), name="database"),
+                    tasks.create_task(db.keep_watch(), name="files"),
                     tasks.create_task(consumer.run(), name="consumer"),
                     tasks.create_task(catch_up.watch(consumer), name="catch_up"),
                     tasks.create_task(publisher.run(), name="publisher"),

@@ -1,13 +1,16 @@
 """`rescind status`."""
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import click
 
 from indexer import status as report
 from indexer.cli.base import load_settings, run_async, setting_options, unix_ms
-from indexer.store.db import Database
+from indexer.config.settings import Settings
+from indexer.store.db import Database, DatabaseError, Located
 
 
 @click.command()
@@ -18,8 +21,24 @@ def status(as_json: bool, **flags: Any) -> None:
     settings = load_settings(flags)
 
     async def show() -> None:
-        async with await Database.open(settings.db, create=False) as db:
+        async with _opened(settings) as db:
             found = await report.gather(db, settings.relay_host, unix_ms())
         click.echo(json.dumps(found, indent=2) if as_json else report.render(found))
 
     run_async(show())
+
+
+@asynccontextmanager
+async def _opened(settings: Settings) -> AsyncIterator[Located]:
+    """Open the index; where it can't be written, such as on a full disk, only to read."""
+    try:
+        db = await Database.open(settings.db, create=False)
+    except DatabaseError as error:
+        if not settings.db.exists():
+            raise
+        async with Database.look(settings.db) as seen:
+            click.echo(f"{error} It is only read here.", err=True)
+            yield seen
+    else:
+        async with db:
+            yield db

@@ -3,26 +3,41 @@
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Protocol, Self, TypeVar
+from typing import Protocol, Self, TypeVar, cast
 
 import aiosqlite
 
-from indexer.store.connections import Connection, Params, Row, Threaded, Values, connect
+from indexer.store import files
+from indexer.store.connections import (
+    Aside,
+    Params,
+    Row,
+    Threaded,
+    Transaction,
+    connect,
+    connect_to_look,
+)
+from indexer.store.files import Files
+from indexer.store.groups import TOO_MUCH, Groups
 from indexer.store.migrations import DatabaseError, migrate
 from indexer.store.near import Near
+from indexer.store.wal import keep_folding
 
-__all__ = ["Aside", "Database", "DatabaseError", "Params", "Reader", "Row", "Transaction"]
-
-FOLD_EVERY = 1.0  # seconds between checkpoints of a daemon, beside what it reads and writes
+__all__ = ["Aside", "Database", "DatabaseError", "Located", "Params", "Reader", "Row"]
+__all__ += ["Transaction"]
 
 # Steps of SQLite's machine, some 0.5 ms, after which others get their turn: many a caller asks
 # for one page after the other.
 MAX_RUN = 5_000
 
 T = TypeVar("T")
+
+_OF_THE_DISK = frozenset(
+    (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+)
 
 
 class Reader(Protocol):
@@ -33,33 +48,11 @@ class Reader(Protocol):
     async def one(self, sql: str, params: Params = ...) -> Row | None: ...
 
 
-class Aside:
-    """A reader with a connection of its own."""
+class Located(Reader, Protocol):
+    """A reader of a file that has a name."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    async def all(self, sql: str, params: Params = {}) -> list[Row]:  # noqa: B006
-        return await self._connection.fetch(sql, params)
-
-    async def one(self, sql: str, params: Params = {}) -> Row | None:  # noqa: B006
-        return next(iter(await self.all(sql, params)), None)
-
-
-class Transaction(Aside):
-    """An open write transaction. To hold one is the proof that a write is inside it."""
-
-    async def execute(self, sql: str, params: Params = {}) -> int:  # noqa: B006
-        """Run one statement; return the number of rows that it changed."""
-        return await self._connection.run(sql, params)
-
-    async def execute_many(self, sql: str, rows: Sequence[Values]) -> None:
-        """Run one statement for each row: three times as fast as one by one.
-
-        A row of nine values takes 1.2 us in the order of its columns, and 2.2 us by name.
-        """
-        if rows:
-            await self._connection.run_many(sql, rows)
+    @property
+    def path(self) -> Path: ...
 
 
 class Database:
@@ -75,13 +68,20 @@ class Database:
         near_reader: Near,
         opened: AsyncExitStack,
     ) -> None:
-        self.path = path
+        self._path = path
         self._writer = writer
         self._reader = reader
         self._near_writer = near_writer
         self._near_reader = near_reader
         self._opened = opened
         self._turn = asyncio.Lock()
+        self._files = Files(path)
+        self._groups = Groups(near_writer, self._turn, self._files.check)
+        self.unfolded = 0  # pages in the WAL that a reader keeps from being folded in
+
+    @property
+    def path(self) -> Path:
+        return self._path
 
     @classmethod
     async def open(cls, path: Path, *, create: bool = True) -> Self:
@@ -93,6 +93,7 @@ class Database:
         if not create and not path.exists():
             raise DatabaseError(f"There is no database at {path}: start `rescind run` first.")
         try:
+            files.make(path)
             async with AsyncExitStack() as opened:
                 writer = await connect(path)
                 opened.push_async_callback(writer.close)
@@ -111,10 +112,28 @@ class Database:
                     near_reader=near_reader,
                     opened=opened.pop_all(),
                 )
+        except OSError as error:
+            raise DatabaseError(
+                f"The database {path} can't be opened: {error.strerror}."
+            ) from error
         except sqlite3.Error as error:
             raise DatabaseError(f"The database {path} can't be opened: {error}.") from error
 
+    @classmethod
+    @asynccontextmanager
+    async def look(cls, path: Path) -> AsyncIterator["Look"]:
+        """Open a file only to read it, where nothing can be written. Raises `DatabaseError`."""
+        try:
+            connection = await connect_to_look(path)
+        except sqlite3.Error as error:
+            raise DatabaseError(f"The database {path} can't be read: {error}.") from error
+        try:
+            yield Look(path, Threaded(connection))
+        finally:
+            await connection.close()
+
     async def close(self) -> None:
+        await self._groups.end()
         await self._opened.aclose()
 
     async def __aenter__(self) -> Self:
@@ -151,38 +170,37 @@ class Database:
             await connection.close()
 
     async def keep_folding(self) -> None:
-        """Fold the WAL into the file time and again, so that hardly any commit has to do it.
-
-        A commit would wait for pages all over a large file to be on the disk.
-        """
+        """Fold the WAL into the file time and again, and say who keeps it from that."""
         async with self.aside() as connection:
-            while True:
-                await asyncio.sleep(FOLD_EVERY)
-                await connection.all("pragma wal_checkpoint(passive)")  # waits for nobody
+            async for self.unfolded in keep_folding(connection):
+                pass
+
+    async def keep_watch(self) -> None:
+        """Raise `ReplacedError` soon after one of the files was removed or replaced."""
+        await self._files.watch()
 
     async def write(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         """Do something small in a transaction; return once it is on the disk.
 
-        `work` asks and writes, and does nothing else: if it proves not to be small, or another
-        process is writing, it is undone, and done again by a thread, as in `transaction`.
+        Those that come at once share a transaction, and the wait for the disk. `work` asks and
+        writes, and does nothing else: if it proves not to be small, or another process is writing,
+        or one that shares its transaction failed, it is undone, and done again.
+
+        Raises `DatabaseError` if the disk does not take it, `ReplacedError` if the file is gone.
         """
-        near = self._near_writer
-        async with self._turn:
-            try:
-                near.begin()
-                result = await work(Transaction(near))
-                await near.commit()
-            except BaseException as error:
-                if not near.gives_up(error):
-                    raise
-            else:
-                return result
+        with self._told():
+            result = await self._groups.write(work)
+        if result is not TOO_MUCH:
+            return cast("T", result)
         async with self.transaction() as tx:
             return await work(tx)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
-        """Write all or nothing. Never await the network inside: other writers wait for it."""
+        """Write all or nothing. Never await the network inside: other writers wait for it.
+
+        Raises `DatabaseError` if the disk does not take it, `ReplacedError` if the file is gone.
+        """
         async with self._turn:
             # The connection's thread works in order. So a cancellation here leaves a statement
             # running at worst, and the rollback comes behind it, even if nobody waits for that.
@@ -191,11 +209,32 @@ class Database:
                     await self._writer.execute("begin immediate")
                 except sqlite3.OperationalError as error:
                     raise DatabaseError(f"{self.path} can't be written now: {error}.") from error
-                yield Transaction(Threaded(self._writer))
-                await self._writer.commit()
+                with self._told():
+                    yield Transaction(Threaded(self._writer))
+                    await self._writer.commit()
             except BaseException:
                 await self._writer.rollback()
                 raise
+        self._files.check()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Name the file whose disk is full, broken or not to be written."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            # Not all have a code: those that CPython itself raises have none.
+            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF in _OF_THE_DISK:
+                raise DatabaseError(f"{self.path} can't be written: {error}.") from error
+            raise
+
+
+class Look(Aside):
+    """A file that is only read."""
+
+    def __init__(self, path: Path, connection: Threaded) -> None:
+        super().__init__(connection)
+        self.path = path
 
 
 def json_list(values: Iterable[str]) -> str:

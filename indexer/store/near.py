@@ -33,7 +33,7 @@ class Near:
         self._number = count()
         self._connection = _open(path)
         self.start()
-        self._connection.set_progress_handler(self._is_too_much, LOOK_EVERY)
+        self._connection.set_progress_handler(self._is_beyond, LOOK_EVERY)
         # Of its own: the loop's may be full of look-ups of slow names.
         self._disk = ThreadPoolExecutor(1, "commit")
 
@@ -62,6 +62,20 @@ class Near:
         self.start()
         self._connection.execute("begin immediate")
 
+    def mark(self) -> None:
+        """Begin a part of what is written that can be undone by itself."""
+        self._connection.execute("savepoint part")
+
+    def undo(self) -> bool:
+        """Undo what was written since the mark; False if SQLite has undone all of it already."""
+        if not self._connection.in_transaction:
+            return False
+        self._connection.execute("rollback to part")
+        return True
+
+    def rollback(self) -> None:
+        self._connection.rollback()
+
     async def commit(self) -> None:
         """Wait, but not on the loop, until what was written is on the disk."""
         done = asyncio.wrap_future(self._disk.submit(self._connection.commit))
@@ -75,6 +89,11 @@ class Near:
     def gives_up(self, error: BaseException) -> bool:
         """Undo what was written, if anything, and tell whether a thread is to do it instead."""
         self._connection.rollback()
+        return self.is_too_much(error)
+
+    @staticmethod
+    def is_too_much(error: BaseException) -> bool:
+        """Whether a thread may succeed where this failed."""
         # Not all have a code: those that CPython itself raises have none.
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK)
         return code & 0xFF in _NOT_HERE  # whatever the reason that an extended code adds
@@ -83,7 +102,7 @@ class Near:
         self._disk.shutdown()
         self._connection.close()
 
-    def _is_too_much(self) -> bool:
+    def _is_beyond(self) -> bool:
         self.steps += LOOK_EVERY
         return self.steps > MAX_STEPS or perf_counter() > self._until
 

@@ -24,7 +24,8 @@ SMALL = {"cursors", "daemon", "counters", "backfills", "sessions", "sqlite_schem
 COMMON = {"state", "kind", "cause", "revoked", "sync", "hosting"}
 
 _UNPLANNED = ("begin", "pragma", "create")
-_PASSED_THROUGH = ("contextlib", "indexer.store.db", __name__)
+_PASSED_THROUGH = ("contextlib", "indexer.store.db", "indexer.store.groups", __name__)
+_PASSED_THROUGH += ("indexer.store.connections",)
 _STORE = "indexer.store."
 
 

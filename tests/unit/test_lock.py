@@ -37,7 +37,7 @@ def test_another_database_has_its_own_lock(tmp_path: Path) -> None:
     with daemon_lock(tmp_path / "a.db"), daemon_lock(tmp_path / "b.db"):
         assert is_running(tmp_path / "a.db")
     assert not is_running(tmp_path / "c.db")
-    assert not (tmp_path / "c.db.lock").exists()  # who asks makes nothing
+    assert not (tmp_path / "c.db").exists()  # who asks makes nothing
 
 
 def test_a_place_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -72,14 +72,14 @@ def test_a_killed_daemon_leaves_no_lock(tmp_path: Path) -> None:
 @contextmanager
 def looked_at(db: Path) -> Iterator[IO[bytes]]:
     """Be in the middle of the look that another process takes at the lock."""
-    with (db.parent / "rescind.db.lock").open("rb") as file:
+    with db.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         yield file
 
 
 def test_who_looks_does_not_keep_a_daemon_from_its_start(tmp_path: Path) -> None:
     db = tmp_path / "rescind.db"
-    (tmp_path / "rescind.db.lock").touch()
+    db.touch()
     with looked_at(db) as file:
         looking = threading.Timer(0.08, fcntl.flock, (file, fcntl.LOCK_UN))
         looking.start()
@@ -90,7 +90,7 @@ def test_who_looks_does_not_keep_a_daemon_from_its_start(tmp_path: Path) -> None
 
 def test_two_who_look_at_once_do_not_take_each_other_for_a_daemon(tmp_path: Path) -> None:
     db = tmp_path / "rescind.db"
-    (tmp_path / "rescind.db.lock").touch()
+    db.touch()
     with looked_at(db):
         assert not is_running(db)
 
@@ -99,8 +99,7 @@ def test_who_may_not_write_there_is_not_told_that_a_daemon_runs(tmp_path: Path) 
     db = tmp_path / "rescind.db"
     with daemon_lock(db):
         pass
-    lock = tmp_path / "rescind.db.lock"
-    lock.chmod(stat.S_IRUSR)
+    db.chmod(stat.S_IRUSR)
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
     try:
         assert not is_running(db)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from indexer.store import cursors, migrations
-from indexer.store import db as store_db
+from indexer.store import wal
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database, DatabaseError, Transaction
 from tests.support.store_file import NOW, RELAY, db, version_of
@@ -145,7 +145,7 @@ async def test_a_file_is_not_made_where_one_is_expected(tmp_path: Path) -> None:
 async def test_what_is_written_is_folded_into_the_file_beside_readers_and_a_writer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_db, "FOLD_EVERY", 0.01)
+    monkeypatch.setattr(wal, "FOLD_EVERY", 0.01)
     path, copy = tmp_path / "test.db", tmp_path / "copy.db"
 
     async def folded() -> int | None:
