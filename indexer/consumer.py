@@ -13,7 +13,7 @@ from indexer import log
 from indexer.proof.verify import is_old_form
 from indexer.prover import Prover
 from indexer.records import Scope
-from indexer.rules.projection import Change, Desynchronize, Projection, turn
+from indexer.rules.projection import Change, Desynchronize, Keep, Projection, turn
 from indexer.store import cursors, repos
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database, Transaction
@@ -65,6 +65,7 @@ class Consumer:
         last: int = MAX_SEQ,
         stats: Stats | None = None,
         forget_identity: Callable[[str], None] = lambda did: None,
+        keep: Keep | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.stats = stats or Stats()
@@ -74,6 +75,7 @@ class Consumer:
         self._checkpoint = checkpoint
         self._is_replay = is_replay
         self._forget_identity = forget_identity
+        self._keep = keep
         self._clock = clock
         self._inbox = Inbox()
         self._tracked: set[str] = set()
@@ -159,6 +161,10 @@ class Consumer:
         began = time.perf_counter()
         async with self._db.transaction() as tx:
             self.stats.rejected.update(await self._projection.apply(tx, changes, now))
+            fell = self._projection.take_fallen()
+            if fell and self._keep is not None:
+                # Before the commit: what fell is said to nobody, so nothing would say it again.
+                await self._keep(fell)
             if position != self._saved:
                 # The last statement of the same transaction, so that a crash leaves both or
                 # neither: no frame is lost, and one that comes again changes nothing.

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from indexer.config.settings import Settings
 from indexer.identity.resolver import IdentityResolver
+from indexer.journal.writer import Journal
 from indexer.records import Scope
 from indexer.store import used_tokens
 from indexer.store.db import Database, Reader, Transaction
@@ -50,6 +51,8 @@ class Services:
     sessions: Sessions
     publisher: Publisher
     clock: Callable[[], float] = time.time  # Unix seconds
+    # Of what is acknowledged as revoked; off unless it is named.
+    journal: Journal = field(default_factory=lambda: Journal(None, 1))
     tids: TidClock = field(default_factory=TidClock)
     # One grant after the other: each sees what those before it have granted.
     granting: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -15,6 +15,7 @@ from indexer import log, python_gc
 from indexer.config.settings import PREFIX, ConfigError, Settings
 from indexer.identity.model import IdentityError
 from indexer.identity.resolver import IdentityResolver
+from indexer.journal.reader import JournalError
 from indexer.lock import LockError, ReplacedError
 from indexer.net.guard import guarded_client
 from indexer.prover import Prover
@@ -115,6 +116,7 @@ def told_plainly() -> Iterator[None]:
     except (
         ConfigError,
         DatabaseError,
+        JournalError,
         LockError,
         ReplacedError,
         RecordingError,

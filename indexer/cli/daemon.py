@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from typing import Any
@@ -25,6 +25,8 @@ from indexer.cli.base import (
 )
 from indexer.config.settings import PREFIX, ConfigError, Settings
 from indexer.consumer import Consumer, cursor_checkpoint
+from indexer.journal.lines import Entry
+from indexer.journal.writer import Journal
 from indexer.lock import Held, daemon_lock
 from indexer.records import Scope
 from indexer.repos import backfill
@@ -34,6 +36,7 @@ from indexer.store import backfills, cursors, daemon, repos
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database, Transaction
 from indexer.store.files import close_to_others
+from indexer.store.tombstones import Tombstone
 from indexer.stream.firehose import Firehose
 from indexer.stream.stats import Stats
 from xrpc.auth.callers import ServiceAuth
@@ -85,6 +88,7 @@ async def _daemon(
     scope = make_scope(settings)
     async with (
         await Database.open(settings.db) as db,
+        Journal.open(settings.journal_file, settings.journal_days) as journal,
         network(settings) as (client, resolver),
     ):
         held.check()  # what was opened is what is locked
@@ -93,8 +97,14 @@ async def _daemon(
         sessions = Sessions(db, Vault.open(settings), pds)
         publisher = Publisher(db, sessions, resolver, pds)
         auth = await ServiceAuth.open(settings, resolver, db)
-        services = Services(settings, db, scope, resolver, pds, sessions, publisher)
+        services = Services(
+            settings, db, scope, resolver, pds, sessions, publisher, journal=journal
+        )
         stats = Stats()
+
+        async def keep(stones: Sequence[Tombstone]) -> None:
+            await journal.keep(map(Entry.of, stones))
+
         consumer = Consumer(
             db,
             scope,
@@ -105,6 +115,7 @@ async def _daemon(
             checkpoint=daemon_checkpoint(settings.relay_host, stats),
             stats=stats,
             forget_identity=resolver.forget,
+            keep=keep,
         )
         resyncer = Resyncer(
             db,
@@ -113,6 +124,7 @@ async def _daemon(
             client,
             relay_url=settings.relay,
             relay=settings.relay_host,
+            keep=keep,
         )
         backfiller = Backfiller(db, client, relay_url=settings.relay, relay=settings.relay_host)
         counts = Counts()
@@ -129,6 +141,7 @@ async def _daemon(
                 working = [
                     tasks.create_task(db.keep_folding(), name="database"),
                     tasks.create_task(db.keep_watch(), name="files"),
+                    tasks.create_task(journal.run(), name="journal"),
                     tasks.create_task(consumer.run(), name="consumer"),
                     tasks.create_task(catch_up.watch(consumer), name="catch_up"),
                     tasks.create_task(publisher.run(), name="publisher"),
@@ -233,6 +246,7 @@ def _announce(settings: Settings, start: int | None, cursor: int | str | None) -
     behind = "from now on" if start is None else f"behind seq {start}"
     lines = {
         "database": settings.db.resolve(),
+        "journal": settings.journal_file or "off",
         "relay": f"{settings.relay}, {'from oldest' if cursor == 'oldest' else behind}",
         "plc": settings.plc,
         "xrpc": f"http://{settings.bind}",

@@ -11,6 +11,7 @@ from indexer.cli import records
 from indexer.cli.base import unix_ms
 from indexer.cli.records import RecordType, call_as
 from indexer.cli.resync import plain
+from indexer.journal.lines import Entry
 from indexer.lexicon.syntax import parse_at_uri
 from indexer.store import audit, outbox, spaces, tombstones
 from indexer.store import invites as table
@@ -108,6 +109,8 @@ def invites_revoke(space: str, token_hash: str, as_json: bool, **flags: Any) -> 
             uris = sorted({stone.uri for stone in stones})
             if is_first:
                 await audit.write(tx, "operator", "invite.revoke", uris, None, now)
+            revoked = await tombstones.revoked_tokens(tx, [(space_uri, token_hash)])
+        await services.journal.keep(Entry.of(stone) for stone in revoked)
         if not is_first:
             first = min(stone.created_at for stone in stones if stone.cause == "revoked")
             click.echo(f"It was revoked before, at {records.moment(first)}.", err=True)

@@ -15,6 +15,7 @@ import click
 
 from indexer.cli.base import NETWORK, make_scope, network, run_async, setting_options
 from indexer.cli.resync import plain, quiet_settings
+from indexer.journal.writer import Journal
 from indexer.lexicon.syntax import (
     format_datetime,
     is_at_identifier,
@@ -36,7 +37,7 @@ from xrpc.services import Call, Services
 MAX_ROWS = 100_000
 
 # The last two give the service's DID.
-settings_of_index = setting_options("db", *NETWORK, "bind", "public_url")
+settings_of_index = setting_options("db", "journal", *NETWORK, "bind", "public_url")
 as_json_option = click.option("--json", "as_json", is_flag=True, help="one JSON object")
 as_json_lines_option = click.option(
     "--json", "as_json", is_flag=True, help="one JSON object a line"
@@ -63,6 +64,8 @@ def with_services(flags: dict[str, Any], work: Callable[[Services], AsyncIterato
     async def print_lines() -> None:
         async with (
             await Database.open(settings.db, create=False) as db,
+            # Opened when there is something to keep: most commands only look.
+            Journal(settings.journal_file, settings.journal_days) as journal,
             network(settings) as (client, resolver),
         ):
             pds = PdsClient(client)
@@ -79,6 +82,7 @@ def with_services(flags: dict[str, Any], work: Callable[[Services], AsyncIterato
                 pds,
                 sessions,
                 publisher,
+                journal=journal,
             )
             try:
                 async for line in work(services):

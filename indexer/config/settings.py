@@ -67,6 +67,12 @@ class Settings(BaseSettings):
     contact: Annotated[str | None, BeforeValidator(values.contact)] = Field(
         None, description="URL or mail address of who runs this service, for its callers"
     )
+    journal: Annotated[str | None, BeforeValidator(values.journal)] = Field(
+        None,
+        description="file of the revocations that were acknowledged, or off "
+        "(default: beside the database)",
+    )
+    journal_days: int = Field(90, gt=0, description="days that the journal is kept")
     handle_resolver: Annotated[str | None, BeforeValidator(values.web_url)] = Field(
         None, description="PDS or AppView that is asked for handles, in place of DNS"
     )
@@ -165,6 +171,13 @@ class Settings(BaseSettings):
         A PDS still shortens the one to the other when it proxies (proposal 0014).
         """
         return frozenset((self.service_did, f"{self.service_did}#{self.service_id}"))
+
+    @property
+    def journal_file(self) -> Path | None:
+        """Where acknowledged revocations are kept beside the database; None: nowhere."""
+        if self.journal == "off":
+            return None
+        return Path(self.journal or self.db.with_name(self.db.name + ".journal"))
 
     @property
     def key_file(self) -> Path:

@@ -83,6 +83,13 @@ def file(value: object) -> object:
     return path
 
 
+def journal(value: object) -> object:
+    """None stands for a file beside the database."""
+    if value in (None, ""):
+        return None
+    return value if value == "off" else str(file(value))
+
+
 def web_url(value: object) -> object:
     if value in (None, ""):
         return None

@@ -26,7 +26,7 @@ from indexer.repos.peers import AT_ONCE, Peers, Tally
 from indexer.repos.range_source import Way
 from indexer.repos.reader import Look, RepoReader
 from indexer.rules import repo_rules
-from indexer.rules.projection import Projection
+from indexer.rules.projection import Keep, Projection
 from indexer.store import daemon, repos, resyncs
 from indexer.store.db import Database, Transaction
 from indexer.store.repos import Repo
@@ -57,7 +57,9 @@ class Resyncer:
         relay: str,
         clock: Callable[[], float] = time.time,
         peers: Peers | None = None,
+        keep: Keep | None = None,
     ) -> None:
+        self._keep = keep
         self._db = db
         self._scope = scope
         self._projection = Projection(scope, relay)
@@ -196,6 +198,9 @@ class Resyncer:
             # Something is known to be missing since, and may be missing in the copy too.
             again = now_known is not None and now_known.sync == "desynchronized"
             is_whole, rejected = await self._projection.reconcile(tx, contents, self._now())
+            fell = self._projection.take_fallen()
+            if fell and self._keep is not None:
+                await self._keep(fell)
             if is_whole:
                 await resyncs.end(tx, did, again=again)
             await _count(tx, way, tally)

@@ -13,7 +13,7 @@ source, and the index ends the same:
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from indexer.proof.repo import Contents
@@ -24,6 +24,7 @@ from indexer.rules.record_rules import Parsed, tokens_of, uri_of
 from indexer.rules.repo_rules import Stream
 from indexer.store import backfills, members, records, repos, tombstones
 from indexer.store.db import Transaction
+from indexer.store.tombstones import Tombstone
 from indexer.stream.events import (
     Account,
     Rejected,
@@ -51,6 +52,10 @@ class Desynchronize:
 Change = VerifiedCommit | VerifiedSync | Account | Rejected | Desynchronize
 
 
+# Where what fell under a revocation is written down besides, as in the journal.
+Keep = Callable[[Sequence[Tombstone]], Awaitable[None]]
+
+
 class Projection:
     """The rules, for one scope and the events of one relay host: its live stream, or a replay."""
 
@@ -58,6 +63,12 @@ class Projection:
         self._scope = scope
         self._relay = relay
         self._stream = Stream.replay(relay) if is_replay else Stream.live(relay)
+        self._fell: list[Tombstone] = []
+
+    def take_fallen(self) -> list[Tombstone]:
+        """Return what fell under a revocation since this was asked last: versions born dead."""
+        fell, self._fell = self._fell, []
+        return fell
 
     async def apply(
         self, tx: Transaction, changes: Iterable[Change], now: int
@@ -145,6 +156,7 @@ class Projection:
                 state = repo_rules.made_whole(part.repo(did), contents)
                 part.put_repo(state)
             await slices.save(tx, part, now)
+            self._fell += part.fell
         return state.sync == "synchronized", rejected
 
     async def _apply_run(
@@ -187,6 +199,7 @@ class Projection:
                 case Rejected():
                     repo_rules.reject(part, change, self._stream, now)
         await slices.save(tx, part, now)
+        self._fell += part.fell
         for did in purged:
             await tombstones.purge_repo(tx, did, now)
             await members.purge_repo(tx, did)

@@ -40,6 +40,7 @@ class Slice:
     _dirty_rows: dict[str, None] = field(default_factory=dict)  # in the order of the events
     _dirty_tombstones: set[tuple[str, str]] = field(default_factory=set)
     _loaded: dict[str, Row] = field(default_factory=dict)
+    fell: list[Tombstone] = field(default_factory=list)  # what is revoked since this was loaded
     # What happens to the outbox, in order: what was confirmed can be asked for again.
     _steps: list[tuple[_Step, str, str]] = field(default_factory=list)  # with URI and rev
 
@@ -94,6 +95,8 @@ class Slice:
             rev = max(old.rev, stone.rev)
             stone = replace(old if old.cause == "revoked" else stone, rev=rev)
         stones[stone.cid] = stone
+        if stone.cause == "revoked" and (old is None or old.cause != "revoked"):
+            self.fell.append(stone)
         self._dirty_tombstones.add((stone.uri, stone.cid))
         if stone.cause == "revoked" and stone.space_uri and stone.token_hash:
             self.revoked_tokens.setdefault((stone.space_uri, stone.token_hash), stone)

@@ -109,6 +109,17 @@ async def save(tx: Transaction, tombstones: Iterable[Tombstone]) -> None:
     )
 
 
+async def date_back(tx: Transaction, tombstones: Iterable[Tombstone]) -> None:
+    """Give revocations the who, why and when of these where they are the earlier ones."""
+    await tx.execute_many(
+        """
+        update tombstones set actor = :actor, reason = :reason, created_at = :created_at
+        where uri = :uri and cid = :cid and cause = 'revoked' and created_at > :created_at
+        """,
+        [_params(tombstone) for tombstone in tombstones],
+    )
+
+
 def _params(tombstone: Tombstone) -> dict[str, Any]:
     # `asdict` would copy each value too, in ten times the time.
     return {field.name: getattr(tombstone, field.name) for field in fields(tombstone)}

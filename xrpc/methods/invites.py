@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from indexer import log
+from indexer.journal.lines import Entry
 from indexer.lexicon.syntax import format_datetime, parse_at_uri
 from indexer.records import Invite
 from indexer.rules import slice as slices
@@ -84,9 +85,14 @@ async def revoke(services: Services, call: Call) -> dict[str, Any]:
         # Before the hash is looked up, so that nobody can probe for it.
         raise ForbiddenError("only the owner of a space may revoke its invites")
     now = services.now()
-    is_first = await services.write(
-        call, lambda tx: lay_tombstones(tx, space_uri, token_hash, call.caller.did, now)
-    )
+
+    async def lay(tx: Transaction) -> tuple[bool, list[Tombstone]]:
+        is_first = await lay_tombstones(tx, space_uri, token_hash, call.caller.did, now)
+        return is_first, await tombstones.revoked_tokens(tx, [(space_uri, token_hash)])
+
+    is_first, stones = await services.write(call, lay)
+    # Also when it was revoked before: who asks again may have had no answer the first time.
+    await services.journal.keep(Entry.of(stone) for stone in stones)
     if is_first:
         _log.info("invite.revoked", space=space_uri, token_hash=token_hash, actor=call.caller.did)
     services.publisher.nudge(call.caller.did)

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from indexer import log
 from indexer.identity.model import IdentityError
+from indexer.journal.lines import Entry
 from indexer.lexicon.syntax import is_did, parse_at_uri
 from indexer.rules import slice as slices
 from indexer.store import audit, outbox, tombstones, verifications
@@ -53,11 +54,17 @@ async def revoke(services: Services, call: Call) -> dict[str, Any]:
     failures |= {asked[uri]: text for uri, text in unseen_failures.items()}
     wanted = [target for uri, target in targets.items() if uri not in unseen_failures]
     now = services.now()
-    async with services.transaction(call) as tx:
+    uris = [target.uri for target in wanted]
+
+    async def lay(tx: Transaction) -> list[Tombstone]:
         await _lay_tombstones(
             tx, wanted, seen, call.caller.did, call.input.get("revokeReason"), now
         )
-    uris = [target.uri for target in wanted]
+        return [stone for stone in await tombstones.load(tx, uris) if is_revoked(stone)]
+
+    stones = await services.write(call, lay)
+    # Also what was revoked before: who asks again may have had no answer the first time.
+    await services.journal.keep(Entry.of(stone) for stone in stones)
     if uris:
         _log.info("verifications.revoked", count=len(uris), actor=call.caller.did)
     await services.publisher.publish(
