@@ -192,6 +192,13 @@ create index outbox_due on outbox (due_at) where state in ('pending', 'sent');
 create index outbox_by_repo on outbox (did, state, due_at);
 create index outbox_by_state on outbox (state, created_at);
 
+-- While there is a row, nothing is written into any repo: a copy that was restored may be a test.
+create table pause (
+    id        integer primary key check (id = 1),
+    paused_at integer not null,
+    reason    text    not null
+) strict;
+
 -- Who did what, for good: revocations, and what operators did at the terminal.
 create table audit (
     id      integer primary key,

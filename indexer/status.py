@@ -12,6 +12,7 @@ from indexer.store import (
     daemon,
     invites,
     outbox,
+    pause,
     repos,
     resyncs,
     sessions,
@@ -66,6 +67,7 @@ async def gather(db: Located, relay: str, now: int) -> dict[str, Any]:
             }
             for search in await backfills.load(db, relay)
         },
+        "publishing_paused": paused.reason if (paused := await pause.load(db)) else None,
         "outbox": {state: waiting.get(state, 0) for state in outbox.STATES},
         "sessions": [
             {"did": session.did, "handle": session.handle, "refused": session.refused}
@@ -104,6 +106,8 @@ def render(status: dict[str, Any]) -> str:
                 for way, done in status["resynced"].items()
             ]
             lines += _searches(status["backfill"])
+    if status["publishing_paused"] is not None:
+        lines.append(f"publishing  paused ({status['publishing_paused']}): rescind outbox resume")
     for session in status["sessions"]:
         state = session["refused"] or "works"
         lines.append(f"session     {session['did']} ({session['handle']}): {state}")

@@ -6,10 +6,12 @@ import click
 
 from indexer.cli.accounts import login, logout
 from indexer.cli.backfill import backfill
+from indexer.cli.backup import backup, restore
 from indexer.cli.base import Commands
 from indexer.cli.check import check
 from indexer.cli.daemon import run
 from indexer.cli.invites import invites
+from indexer.cli.key import key
 from indexer.cli.outbox import outbox
 from indexer.cli.record import record
 from indexer.cli.replay import replay
@@ -29,7 +31,7 @@ def main() -> None:
 
 
 for _command in (
-    run, record, replay, backfill, resync, check, status, login, logout, outbox, spaces, invites,
-    verifications,
+    run, record, replay, backfill, resync, check, status, login, logout, key, backup, restore,
+    outbox, spaces, invites, verifications,
 ):  # fmt: skip
     main.add_command(_command)

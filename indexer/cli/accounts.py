@@ -1,8 +1,9 @@
 """`rescind login` and `rescind logout`: the accounts whose repos we may write to."""
 
 import os
+import secrets
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,8 +11,11 @@ import click
 
 from indexer.cli.base import NETWORK, load_settings, network, run_async, setting_options
 from indexer.config.settings import PREFIX, Settings
+from indexer.config.values import KEY_BYTES
 from indexer.identity.resolver import IdentityResolver
 from indexer.store.db import Database
+from xrpc.publishing import keys
+from xrpc.publishing.keys import KeyFileError
 from xrpc.publishing.pds import PdsClient
 from xrpc.publishing.sessions import NoSessionError, Sessions, Vault
 
@@ -34,7 +38,7 @@ def login(account: str, **flags: Any) -> None:
         raise click.UsageError("no app password was given")
 
     async def log_in() -> None:
-        async with _sessions(settings) as (sessions, resolver):
+        async with _sessions(settings, Vault.fitting) as (sessions, resolver):
             tokens = await sessions.log_in(resolver, account.removeprefix("@"), password)
         click.echo(f"Logged in as {tokens.did} ({tokens.handle or 'no handle'}).")
 
@@ -49,21 +53,40 @@ def logout(account: str, **flags: Any) -> None:
     settings = load_settings(flags)
 
     async def log_out() -> None:
-        async with _sessions(settings) as (sessions, resolver):
+        async with _sessions(settings, _any_vault) as (sessions, resolver):
             name = account.removeprefix("@")
             # By the name that it had when it logged in: the handle may lead nowhere by now.
             did = await sessions.did_of(name) or await resolver.resolve_handle(name)
-            if not await sessions.log_out(did):
+            done = await sessions.log_out(did)
+            if done is None:
                 raise NoSessionError(f"there is no session for {did}")
-        click.echo(f"Logged out {did}.")
+        if done.left is None:
+            click.echo(f"Logged out {did}.")
+        else:
+            click.echo(
+                f"The session of {did} is forgotten here, but its PDS was not told: {done.left}. "
+                "It runs out there unless it is used; to end it now, withdraw the app password."
+            )
 
     run_async(log_out())
 
 
 @asynccontextmanager
-async def _sessions(settings: Settings) -> AsyncIterator[tuple[Sessions, IdentityResolver]]:
+async def _sessions(
+    settings: Settings, open_vault: Callable[[Settings, Database], Awaitable[Vault]]
+) -> AsyncIterator[tuple[Sessions, IdentityResolver]]:
     async with (
         await Database.open(settings.db) as db,
         network(settings) as (client, resolver),
     ):
-        yield Sessions(db, Vault.open(settings), PdsClient(client)), resolver
+        vault = await open_vault(settings, db)
+        yield Sessions(db, vault, PdsClient(client)), resolver
+
+
+async def _any_vault(settings: Settings, _: Database) -> Vault:
+    """Open with whatever key there is: a session can be forgotten without the one that fits."""
+    try:
+        key = keys.load(settings)
+    except KeyFileError:
+        key = None
+    return Vault(key or secrets.token_bytes(KEY_BYTES))

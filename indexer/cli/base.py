@@ -58,7 +58,9 @@ def setting_options(*names: str) -> Callable[[Any], Any]:
 def load_settings(flags: dict[str, Any]) -> Settings:
     settings = Settings.load(flags)
     log.configure(settings.log_level, settings.log_format)
-    known = {PREFIX + name.upper() for name in (*Settings.model_fields, "app_password")}
+    known = {
+        PREFIX + name.upper() for name in (*Settings.model_fields, "app_password", "new_secret_key")
+    }
     for name in sorted(set(os.environ) - known):
         if name.startswith(PREFIX):
             # No error: orchestrators put variables of their own under a service's name.

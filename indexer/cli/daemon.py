@@ -92,9 +92,10 @@ async def _daemon(
         network(settings) as (client, resolver),
     ):
         held.check()  # what was opened is what is locked
+        vault = await Vault.fitting(settings, db)
         start = await _start(db, settings, scope, cursor)
         pds = PdsClient(client)
-        sessions = Sessions(db, Vault.open(settings), pds)
+        sessions = Sessions(db, vault, pds)
         publisher = Publisher(db, sessions, resolver, pds)
         auth = await ServiceAuth.open(settings, resolver, db)
         services = Services(

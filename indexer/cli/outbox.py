@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from indexer.cli.base import load_settings, run_async, setting_options, unix_ms
-from indexer.store import audit
+from indexer.store import audit, pause
 from indexer.store import outbox as table
 from indexer.store.db import Database
 
@@ -68,6 +68,40 @@ def outbox_retry(uris: tuple[str, ...], **flags: Any) -> None:
         click.echo(f"{count} to be tried now.")
 
     run_async(retry())
+
+
+@outbox.command("pause")
+@click.option("--reason", default="an operator paused it", show_default=True)
+@setting_options("db")
+def outbox_pause(reason: str, **flags: Any) -> None:
+    """Write nothing into any repo until it is resumed. What is revoked counts here all the same."""
+    settings = load_settings(flags)
+
+    async def hold() -> None:
+        async with await Database.open(settings.db, create=False) as db, db.transaction() as tx:
+            await pause.begin(tx, reason, unix_ms())
+            await audit.write(tx, "operator", "outbox.pause", ["*"], reason, unix_ms())
+        click.echo("Nothing is published until `rescind outbox resume`.")
+
+    run_async(hold())
+
+
+@outbox.command("resume")
+@setting_options("db")
+def outbox_resume(**flags: Any) -> None:
+    """Publish again, after a restore or a pause. Never in a copy that is a test."""
+    settings = load_settings(flags)
+
+    async def go_on() -> None:
+        async with await Database.open(settings.db, create=False) as db, db.transaction() as tx:
+            if not await pause.end(tx):
+                raise click.ClickException("publishing was not paused")
+            await audit.write(tx, "operator", "outbox.resume", ["*"], None, unix_ms())
+            counts = await table.count_by_state(tx)
+        waiting = sum(counts.get(state, 0) for state in table.UNDONE)
+        click.echo(f"Publishing goes on: {waiting} deletions wait.")
+
+    run_async(go_on())
 
 
 @outbox.command("drop")

@@ -143,7 +143,7 @@ def service_id(value: object) -> object:
     return value
 
 
-def key(value: object) -> object:
+def key(value: object) -> SecretStr | None:
     if value in (None, ""):
         return None
     text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)

@@ -152,6 +152,7 @@ class Projection:
                     parsed.append(read._replace(row=restored))
             await slices.load_tokens(tx, part, tokens_of(parsed))
             record_rules.apply_writes(part, commit, parsed, now)
+            record_rules.publish_standing(part, parsed)
             if first + RECONCILE_CHUNK >= len(uris):
                 state = repo_rules.made_whole(part.repo(did), contents)
                 part.put_repo(state)

@@ -48,6 +48,21 @@ def apply_writes(part: Slice, commit: VerifiedCommit, writes: list[Parsed], now:
             _put(part, parsed.row, now)
 
 
+def publish_standing(part: Slice, writes: list[Parsed]) -> None:
+    """Ask for the deletion of what is revoked and stands in a copy of its repo all the same.
+
+    In an index that was restored nobody may have asked yet: it does not know whether that was done.
+    """
+    for parsed in writes:
+        row = parsed.row
+        if row is None or row.uri in part.deletions:
+            continue
+        if is_revoked(part.tombstones.get(row.uri, {}).get(row.cid)):
+            if row.uri not in part.rows:
+                part.put_row(row._replace(revoked=True))
+            part.publish(row.uri, row.rev)
+
+
 def _put(part: Slice, row: Row, now: int) -> None:
     """A record was created or updated."""
     if part.newest(row.uri) >= row.rev:

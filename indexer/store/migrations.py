@@ -127,8 +127,16 @@ MIGRATIONS: Mapping[int, str] = {
         insert into counters select kind, reason, count from counters_before;
         drop table counters_before;
     """,
+    # Publishing can be paused, as it is in a copy that was restored.
+    7: """
+        create table pause (
+            id        integer primary key check (id = 1),
+            paused_at integer not null,
+            reason    text    not null
+        ) strict;
+    """,
 }
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 
 
 def schema() -> str:

@@ -252,6 +252,15 @@ async def drop(tx: Transaction, uri: str, reason: str, now: int) -> bool:
     return changed > 0
 
 
+async def forget_undone(tx: Transaction) -> int:
+    """Forget what is still to be asked of a PDS; return how many rows that were.
+
+    For an index that is older than what was done since: whether these versions still stand in their
+    repos, a copy of each tells.
+    """
+    return await tx.execute("delete from outbox where state in ('pending', 'blocked')")
+
+
 async def listing(db: Reader, states: Sequence[str], limit: int) -> list[Deletion]:
     """Return the rows in these states, the oldest first."""
     rows = await db.all(

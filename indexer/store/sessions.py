@@ -80,5 +80,20 @@ async def refuse(tx: Transaction, did: str, before: bytes, reason: str) -> bool:
     return changed > 0
 
 
+async def reseal(tx: Transaction, did: str, before: bytes, sealed: bytes) -> bool:
+    """Put the same tokens, sealed anew, in the place of `before`; False if they were replaced."""
+    changed = await tx.execute(
+        "update sessions set sealed = :sealed where did = :did and sealed = :before",
+        {"did": did, "before": before, "sealed": sealed},
+    )
+    return changed > 0
+
+
+async def delete_all(tx: Transaction) -> int:
+    """Forget every session, also in what the file has free; return how many there were."""
+    await tx.all("pragma secure_delete = on")
+    return await tx.execute("delete from sessions")
+
+
 async def delete(tx: Transaction, did: str) -> bool:
     return await tx.execute("delete from sessions where did = :did", {"did": did}) > 0

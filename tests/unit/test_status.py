@@ -55,6 +55,7 @@ async def test_an_empty_database_has_a_status_too(world: World) -> None:
         "resynced": {},
         "backfill": {},
         "outbox": dict.fromkeys(outbox.STATES, 0),
+        "publishing_paused": None,
         "sessions": [],
         "skipped": {},
         "rejected": {},

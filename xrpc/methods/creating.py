@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from indexer import log
 from indexer.identity.model import IdentityError
 from indexer.records import InvalidRecord, Row
-from indexer.store import repos
+from indexer.store import pause, repos
 from xrpc.errors import AlreadyExistsError, InvalidRequestError, UpstreamFailureError
 from xrpc.methods.no_session import session_required
 from xrpc.publishing.pds import Created, NewRecord, PdsError, PdsRefusedError
@@ -30,6 +30,9 @@ _log = log.get("creating")
 
 async def session_of(services: Services, did: str) -> Session:
     """Return the session to write with; raise SessionRequired, which says what to do, if none."""
+    if (paused := await pause.load(services.db)) is not None:
+        held = f"nothing is written into repos now ({paused.reason}): `rescind outbox resume`"
+        raise session_required(services.settings, held)
     try:
         return await services.sessions.get(did)
     except NoSessionError as reason:

@@ -10,7 +10,7 @@ from indexer.identity.model import IdentityError
 from indexer.journal.lines import Entry
 from indexer.lexicon.syntax import is_did, parse_at_uri
 from indexer.rules import slice as slices
-from indexer.store import audit, outbox, tombstones, verifications
+from indexer.store import audit, outbox, pause, tombstones, verifications
 from indexer.store.db import Transaction
 from indexer.store.tombstones import Tombstone, is_revoked
 from xrpc.auth.callers import Caller
@@ -71,6 +71,8 @@ async def revoke(services: Services, call: Call) -> dict[str, Any]:
         sorted({target.did for target in wanted}), deadline - asyncio.get_running_loop().time()
     )
     deletions = await outbox.load(services.db, uris)
+    paused = await pause.load(services.db)
+    held_up = "the PDS has not answered yet" if paused is None else "publishing is paused here"
     revoked = []
     for uri in uris:
         deletion = deletions[uri]
@@ -86,7 +88,7 @@ async def revoke(services: Services, call: Call) -> dict[str, Any]:
             case _:
                 failures[asked[uri]] = (
                     "PublishPending: revoked here, and its deletion from the repo is on its way: "
-                    f"{deletion.error or 'the PDS has not answered yet'}; ask again to see"
+                    f"{deletion.error or held_up}; ask again to see"
                 )
     return {
         "revokedVerifications": revoked,

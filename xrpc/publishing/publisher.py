@@ -14,7 +14,7 @@ from indexer import log
 from indexer.identity.model import IdentityError
 from indexer.identity.resolver import IdentityResolver
 from indexer.net.health import ClockWatch, HostHealth
-from indexer.store import outbox, tombstones
+from indexer.store import outbox, pause, tombstones
 from indexer.store.db import Database, Reader, Transaction
 from indexer.store.outbox import Deletion
 from indexer.store.tombstones import is_revoked
@@ -92,7 +92,7 @@ class Publisher:
     async def _due(self, running: int) -> list[str]:
         """Look, but not too often, which repos have something to do."""
         now = asyncio.get_running_loop().time()
-        if now < self._look_at:
+        if now < self._look_at or await pause.load(self._db) is not None:
             return []
         self._look_at = now + POLL
         # Those under way may wait for a slow host: they must not hide the others.
@@ -126,6 +126,8 @@ class Publisher:
 
     async def _publish_some(self, did: str, insist: bool) -> bool:
         """Take one step; return whether there may be more to do."""
+        if await pause.load(self._db) is not None:
+            return False
         if not (await self._is_due(did, "sent") or await self._is_due(did, "pending")):
             return False
         again = self._clock() + RESOLVE_AGAIN

@@ -1,37 +1,27 @@
 """The accounts whose repos we may write to: their tokens, sealed at rest, refreshed in turn."""
 
 import asyncio
-import base64
-import json
-import os
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import NamedTemporaryFile
 from weakref import WeakValueDictionary
 
-from cryptography.fernet import Fernet, InvalidToken
-
 from indexer import log
-from indexer.config.settings import Settings
-from indexer.config.values import KEY_BYTES
 from indexer.identity.model import IdentityError
 from indexer.identity.resolver import IdentityResolver
-from indexer.store import audit, outbox, sessions
+from indexer.store import audit, outbox, pause, sessions
 from indexer.store.db import Database, Reader
+from xrpc.publishing.keys import NoSessionError
 from xrpc.publishing.pds import PdsClient, PdsError, PdsRefusedError, Tokens
+from xrpc.publishing.vault import Vault
+
+__all__ = ["NoSessionError", "Session", "Sessions", "Vault"]
 
 KEEP_ALIVE = 14 * 86_400.0  # seconds; a refresh token that is never used ends after 90 days
 KEEP_ALIVE_EVERY = 3_600.0  # seconds
 FINISH_WITHIN = 5.0  # seconds that a refresh under way may hold up the end of the daemon
 
 _log = log.get("sessions")
-
-
-class NoSessionError(Exception):
-    """Nothing can be written to this repo until a person logs in; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,34 +36,6 @@ class Session:
 
     def __repr__(self) -> str:  # tokens have no place in a traceback
         return f"Session(did={self.did!r}, pds={self.pds!r})"
-
-
-class Vault:
-    """Seals tokens with a key that lies outside of the database."""
-
-    def __init__(self, key: bytes) -> None:
-        self._fernet = Fernet(base64.urlsafe_b64encode(key))
-
-    @classmethod
-    def open(cls, settings: Settings) -> "Vault":
-        """Use the key of the settings, or that of a file beside the database, made if missing."""
-        if settings.secret_key is not None:
-            return cls(bytes.fromhex(settings.secret_key.get_secret_value()))
-        return cls(_key_from(settings.key_file))
-
-    def seal(self, tokens: Tokens) -> bytes:
-        return self._fernet.encrypt(json.dumps([tokens.access, tokens.refresh]).encode())
-
-    def unseal(self, sealed: bytes) -> tuple[str, str]:
-        """Return the access and the refresh token; raise `NoSessionError` for another key's."""
-        try:
-            access, refresh = json.loads(self._fernet.decrypt(sealed))
-        except InvalidToken:
-            raise NoSessionError(
-                "the stored session was sealed with another key: restore RESCIND_SECRET_KEY "
-                "(or the key file beside the database), or run `rescind login` again"
-            ) from None
-        return access, refresh
 
 
 class Sessions:
@@ -169,7 +131,9 @@ class Sessions:
         """Refresh, for ever, the sessions that are about to end because nothing was published."""
         while True:
             before = int((self._clock() - KEEP_ALIVE) * 1000)
-            for did in await sessions.unused_since(self._db, before):
+            # A copy that refreshed them would end those of the index that it was copied from.
+            is_paused = await pause.load(self._db) is not None
+            for did in [] if is_paused else await sessions.unused_since(self._db, before):
                 try:
                     session = await self.get(did)
                     pds = (await resolver.resolve(did)).pds
@@ -198,45 +162,28 @@ class Sessions:
             await audit.write(tx, "operator", "login", [did], None, now)
         return tokens
 
-    async def log_out(self, did: str) -> bool:
-        """Forget a session, here and, if it can be reached, at its PDS; False if there is none."""
+    async def log_out(self, did: str) -> "LoggedOut | None":
+        """Forget a session, here and, if it can be told, at its PDS; None if there is none."""
         if not await self.exists(did):
-            return False
+            return None
+        left: str | None = None
         try:
             session = await self.get(did)
             await self._pds.delete_session(session.pds, session.refresh)
         except (NoSessionError, PdsError) as error:
             # It is forgotten here all the same; unused, it runs out there.
+            left = str(error)
             _log.info("session.left_at_pds", did=did, error=str(error))
         now = int(self._clock() * 1000)
         async with self._db.transaction() as tx:
             known = await sessions.delete(tx, did)
             if known:
                 await audit.write(tx, "operator", "logout", [did], None, now)
-        return known
+        return LoggedOut(left) if known else None
 
 
-def _key_from(path: Path) -> bytes:
-    """Read the key file, or make it for its owner's eyes only."""
-    try:
-        if not path.exists():
-            _make_key(path)
-        text = path.read_bytes().strip()
-    except OSError as error:
-        raise NoSessionError(f"the key file {path} can't be used: {error.strerror}") from None
-    if not re.fullmatch(rb"[0-9a-fA-F]{%d}" % (KEY_BYTES * 2), text):
-        raise NoSessionError(f"the key file {path} does not hold {KEY_BYTES * 2} hex digits")
-    return bytes.fromhex(text.decode())
+@dataclass(frozen=True, slots=True)
+class LoggedOut:
+    """A session that is forgotten here; `left` says why its PDS was not told, None if it was."""
 
-
-def _make_key(path: Path) -> None:
-    # Whole before it has its name: another process may look for it now, or the power may fail.
-    with NamedTemporaryFile("w", dir=path.parent, prefix=f"{path.name}.") as file:  # has mode 0600
-        file.write(os.urandom(KEY_BYTES).hex() + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-        try:
-            os.link(file.name, path)
-        except FileExistsError:
-            return  # another process was first, and its key counts
-    _log.info("key.made", file=str(path))
+    left: str | None

@@ -26,6 +26,8 @@ VALUES = {
     "operators": (f"{DID},did:web:x.example,", frozenset({DID, "did:web:x.example"})),
     "verifier": (DID, DID),
     "contact": ("https://Example.org/help?a=1", "https://Example.org/help?a=1"),
+    "journal": ("/var/lib/rescind/journal", "/var/lib/rescind/journal"),
+    "journal_days": ("30", 30),
     "handle_resolver": ("https://pds.example", "https://pds.example"),
     "allow_private_hosts": ("on", True),
     "refuse_old_form": ("on", True),
@@ -78,6 +80,8 @@ def test_the_defaults_are_those_of_the_design() -> None:
     assert settings.space_collections == {"rsvp.atmo.space"}
     assert settings.operators == frozenset()
     assert settings.key_file == Path("rescind.db.key")
+    assert settings.journal_file == Path("rescind.db.journal")
+    assert Settings.load({"journal": "off"}).journal_file is None
     assert not settings.allow_private_hosts
     assert settings.metrics_bind is None
     assert settings.trusted_proxies == frozenset()
