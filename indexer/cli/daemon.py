@@ -23,6 +23,7 @@ from indexer.cli.base import (
     setting_options,
     unix_ms,
 )
+from indexer.cli.descriptors import Quietly, within_limit
 from indexer.config.settings import PREFIX, ConfigError, Settings
 from indexer.consumer import Consumer, cursor_checkpoint
 from indexer.journal.lines import Entry
@@ -32,7 +33,7 @@ from indexer.records import Scope
 from indexer.repos import backfill
 from indexer.repos.backfill import Backfiller
 from indexer.repos.resync import Resyncer
-from indexer.store import backfills, cursors, daemon, repos
+from indexer.store import backfills, cursors, daemon, disk, repos
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database, Transaction
 from indexer.store.files import close_to_others
@@ -47,9 +48,7 @@ from xrpc.services import Services
 from xrpc.serving.app import create_app
 from xrpc.serving.counts import Counts
 from xrpc.serving.metrics import Metrics, create_metrics_app
-from xrpc.serving.server import Server
-
-BACKLOG = 512  # connections that wait to be taken
+from xrpc.serving.server import BACKLOG, Server
 
 _log = log.get("daemon")
 
@@ -64,7 +63,7 @@ _log = log.get("daemon")
 @setting_options(*ALL)
 def run(cursor: int | str | None, **flags: Any) -> None:
     """Run the daemon: indexer and XRPC server."""
-    settings = load_settings(flags)
+    settings = within_limit(load_settings(flags))
     with (
         daemon_lock(settings.db) as held,
         _listen("bind", settings.bind) as listener,
@@ -82,6 +81,7 @@ async def _daemon(
     metrics_listener: socket.socket | None,
 ) -> None:
     """Run until a signal, or until one of the parts fails: then all of it ends."""
+    asyncio.get_running_loop().set_exception_handler(Quietly())
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -128,8 +128,9 @@ async def _daemon(
             keep=keep,
         )
         backfiller = Backfiller(db, client, relay_url=settings.relay, relay=settings.relay_host)
+        written = [settings.db, *([settings.journal_file] if settings.journal_file else [])]
         counts = Counts()
-        metrics = Metrics(db, consumer, auth.failures, counts)
+        metrics = Metrics(db, consumer, auth.failures, counts, written=written)
         is_beside = settings.metrics_bind is None
         app = create_app(services, auth, consumer, counts, metrics if is_beside else None)
         servers = [(Server(app, settings, counts), listener)]
@@ -143,6 +144,7 @@ async def _daemon(
                     tasks.create_task(db.keep_folding(), name="database"),
                     tasks.create_task(db.keep_watch(), name="files"),
                     tasks.create_task(journal.run(), name="journal"),
+                    tasks.create_task(disk.watch(written), name="disk"),
                     tasks.create_task(consumer.run(), name="consumer"),
                     tasks.create_task(catch_up.watch(consumer), name="catch_up"),
                     tasks.create_task(publisher.run(), name="publisher"),

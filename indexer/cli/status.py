@@ -10,7 +10,7 @@ import click
 from indexer import status as report
 from indexer.cli.base import load_settings, run_async, setting_options, unix_ms
 from indexer.config.settings import Settings
-from indexer.store import sessions
+from indexer.store import disk, sessions
 from indexer.store.db import Database, DatabaseError, Located
 from xrpc.publishing import keys
 from xrpc.publishing.keys import KeyFileError
@@ -28,6 +28,7 @@ def status(as_json: bool, **flags: Any) -> None:
         async with _opened(settings) as db:
             found = await report.gather(db, settings.relay_host, unix_ms())
             await _tell_of_key(settings, db, found)
+            found["disk"] = {"free_bytes": disk.free_bytes(settings.db)}
         click.echo(json.dumps(found, indent=2) if as_json else report.render(found))
 
     run_async(show())

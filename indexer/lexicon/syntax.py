@@ -56,8 +56,9 @@ _LANGUAGE: Final = re.compile(
     re.VERBOSE,
 )
 
+_BASE32 = "234567abcdefghijklmnopqrstuvwxyz"
 # To the digits that Python has for numbers of that base.
-_TID_DIGITS = str.maketrans("234567abcdefghijklmnopqrstuvwxyz", "0123456789abcdefghijklmnopqrstuv")
+_TID_DIGITS = str.maketrans(_BASE32, "0123456789abcdefghijklmnopqrstuv")
 _EPOCH = date(1970, 1, 1).toordinal()  # days
 _FIRST_MS = -62_167_219_200_000  # 0000-01-01T00:00:00Z
 _END_MS = 253_402_300_800_000  # 10000-01-01T00:00:00Z
@@ -190,6 +191,12 @@ def format_datetime(ms: int) -> str:
     return (
         f"{year:04}-{day.month:02}-{day.day:02}T{hours:02}:{minutes:02}:{seconds % 60:02}.{ms:03}Z"
     )
+
+
+def tid_at(ms: int) -> str:
+    """Return the first TID of a moment, in Unix ms."""
+    value = ms * 1000 << 10
+    return "".join(_BASE32[value >> shift & 31] for shift in range(60, -1, -5))
 
 
 def tid_time(rev: str) -> int:

@@ -130,7 +130,12 @@ class RepoReader:
 
     async def _learn_whole(self, look: Look) -> tuple[Contents, Way] | str:
         folder, prefix = self._files.parent, self._files.name
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=prefix) as file:
+        try:
+            made = tempfile.NamedTemporaryFile(dir=folder, prefix=prefix)
+        except OSError as error:  # no descriptor is left, or no room
+            _log.error("disk.failed", file=prefix, error=error.strerror)
+            raise RepoUnavailable(f"no file for it can be made: {error.strerror}") from None
+        with made as file:
             if (hosting := await self._fetch(look, Path(file.name))) is not None:
                 return hosting
             return await self._read(look, Path(file.name)), "whole"
@@ -161,6 +166,9 @@ class RepoReader:
                 contents = await asyncio.to_thread(
                     read_repo, file, look.did, look.key.value, self._collections
                 )
+            except OSError as error:
+                _log.error("disk.failed", file=str(file), error=error.strerror)
+                raise RepoUnavailable(f"its file can't be read: {error.strerror}") from None
             except BadRepo as error:
                 if not await look.key.renew():
                     raise RepoUnavailable(str(error)) from None

@@ -19,6 +19,7 @@ from indexer.store.repos import Repo, hosting_of
 from indexer.stream.events import Account, Rejected, VerifiedCommit, VerifiedSync
 
 _NOTHING = (None, libipld.encode_cid(EMPTY_ROOT))  # what `prev_data` is of a repo's first commit
+MAX_STEP = 300_000  # ms that our clock may be set back without putting what it dated in doubt
 _REPLAY = "replay "  # what the name of no relay begins with
 
 
@@ -44,7 +45,7 @@ class Stream(NamedTuple):
 def advance(part: Slice, commit: VerifiedCommit, stream: Stream, now: int) -> bool:
     """Let a repo stand at a commit that is newer; return whether its writes are to be applied."""
     repo = _repo(part, commit.did, commit, stream, now)
-    if repo.hosting == "deleted" and _is_back(repo, commit, stream):
+    if repo.hosting == "deleted" and _is_back(repo, commit, stream, now):
         # It is for its host to say how it is served now; until then it stays hidden.
         repo = _doubted(repo._replace(hosting="inactive"))
         part.put_repo(repo)
@@ -87,7 +88,7 @@ def sync(part: Slice, sync: VerifiedSync) -> None:
 def account(part: Slice, account: Account, stream: Stream, now: int) -> bool:
     """Note what the host says of an account; return whether that was news."""
     repo = part.repo(account.did)
-    if _is_outdated(repo, account.seq, account.time, stream):
+    if _is_outdated(repo, account.seq, account.time, stream, now):
         return False
     hosting = hosting_of(account.active, account.status)
     if hosting == "active" != repo.hosting:
@@ -126,7 +127,7 @@ def reject(part: Slice, rejected: Rejected, stream: Stream, now: int) -> None:
     if (
         known.hosting != "active"
         and rejected.seq is not None
-        and _is_outdated(known, rejected.seq, rejected.time, stream)
+        and _is_outdated(known, rejected.seq, rejected.time, stream, now)
     ):
         return  # it was put away after that, and is fetched anew if it comes back
     repo = _repo(part, rejected.did, rejected, stream, now)
@@ -147,12 +148,12 @@ def _repo(
     return _dated(repo, change.seq, change.time, stream, now)
 
 
-def _is_back(repo: Repo, commit: VerifiedCommit, stream: Stream) -> bool:
+def _is_back(repo: Repo, commit: VerifiedCommit, stream: Stream, now: int) -> bool:
     """Whether an account that was deleted goes on, and the word that it is back was missed.
 
     A relay passes on no commit of an account that is gone. (A replay's may be from before.)
     """
-    is_news = not _is_outdated(repo, commit.seq, commit.time, stream)
+    is_news = not _is_outdated(repo, commit.seq, commit.time, stream, now)
     return stream.is_live and is_news and (repo.rev is None or commit.rev > repo.rev)
 
 
@@ -174,7 +175,7 @@ def _advanced(repo: Repo, commit: VerifiedCommit) -> Repo:
     )
 
 
-def _is_outdated(repo: Repo, seq: int, time: str | None, stream: Stream) -> bool:
+def _is_outdated(repo: Repo, seq: int, time: str | None, stream: Stream, now: int) -> bool:
     """Whether the last word on how a repo is hosted is as new as a frame of this stream.
 
     Within one stream `seq` decides. Between two it can't: each relay numbers its own, and what
@@ -188,7 +189,7 @@ def _is_outdated(repo: Repo, seq: int, time: str | None, stream: Stream) -> bool
         # what was played live look new.
         if repo.hosting_relay == stream.relay and seq <= repo.hosting_seq:
             return True
-    return repo.hosting_time is not None and _ms(time) <= _ms(repo.hosting_time)
+    return _is_dated(repo, now) and _ms(time) <= _ms(repo.hosting_time)
 
 
 def _dated(repo: Repo, seq: int | None, time: str | None, stream: Stream, now: int) -> Repo:
@@ -200,8 +201,13 @@ def _dated(repo: Repo, seq: int | None, time: str | None, stream: Stream, now: i
     # Not in the future, or no other relay would be heard until then; and, since hosts' clocks
     # differ, never back, or what came before could be news again.
     time = time if _ms(time) <= now else format_datetime(now)
-    is_later = repo.hosting_time is None or _ms(time) > _ms(repo.hosting_time)
+    is_later = not _is_dated(repo, now) or _ms(time) > _ms(repo.hosting_time)
     return repo._replace(hosting_time=time) if is_later else repo
+
+
+def _is_dated(repo: Repo, now: int) -> bool:
+    """Whether the time of the last word says anything: not if our clock was ahead when it came."""
+    return repo.hosting_time is not None and _ms(repo.hosting_time) <= now + MAX_STEP
 
 
 def _is_told_live(repo: Repo) -> bool:

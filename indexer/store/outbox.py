@@ -8,7 +8,7 @@ before the PDS has answered, and the later answer then changes nothing.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from indexer.lexicon.syntax import parse_at_uri
+from indexer.lexicon.syntax import parse_at_uri, tid_at
 from indexer.store.db import Reader, Transaction, json_list
 
 STATES = ("pending", "sent", "confirmed", "blocked", "dropped")
@@ -241,13 +241,17 @@ async def retry(tx: Transaction, uris: Sequence[str] | None, now: int) -> int:
 
 
 async def drop(tx: Transaction, uri: str, reason: str, now: int) -> bool:
-    """Give a deletion up; return whether there was one to give up."""
+    """Give a deletion up; return whether there was one to give up.
+
+    What was written before that falls under the revocation, also where it is still on its way.
+    """
     changed = await tx.execute(
         """
-        update outbox set state = 'dropped', error = :reason, updated_at = :now
+        update outbox set state = 'dropped', error = :reason, updated_at = :now,
+                          record_rev = max(record_rev, :rev)
         where uri = :uri and +state in ('pending', 'sent', 'blocked')
         """,
-        {"uri": uri, "reason": reason, "now": now},
+        {"uri": uri, "reason": reason, "now": now, "rev": tid_at(now)},
     )
     return changed > 0
 

@@ -187,6 +187,9 @@ class FakePds:
             return 401, _error("AuthenticationRequired", "")
         if call.nsid == DELETE:
             path = f"{call.input['collection']}/{call.input['rkey']}"
+            swap, there = call.input.get("swapRecord"), self.repos[did].get(path)
+            if swap is not None and there not in (None, swap):
+                return 400, _error("InvalidSwap", f"Record was at {there}")
             if self.repos[did].pop(path, None) is None:
                 return 200, {}
             rev = self._commit(did, (path,))

@@ -175,13 +175,23 @@ class PdsClient:
             raise PdsUnavailableError("the PDS acknowledged without naming a commit")
         return rev
 
-    async def delete_record(self, pds: str, access: str, target: Target) -> str | None:
-        """Delete one record; return the commit's rev, or None if there was no such record."""
+    async def delete_record(
+        self, pds: str, access: str, target: Target, swap: str | None = None
+    ) -> str | None:
+        """Delete one record; return the commit's rev, or None if there was no such record.
+
+        With `swap`, a CID, only if that version stands there: else `PdsRefusedError` InvalidSwap.
+        """
         answer = await self._call(
             pds,
             "com.atproto.repo.deleteRecord",
             token=access,
-            json={"repo": target.did, "collection": target.collection, "rkey": target.rkey},
+            json={
+                "repo": target.did,
+                "collection": target.collection,
+                "rkey": target.rkey,
+                **({} if swap is None else {"swapRecord": swap}),
+            },
         )
         return _commit_rev(answer)
 

@@ -7,7 +7,7 @@ any point repeats a step that does no harm: a deletion of what is gone is no cha
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from weakref import WeakValueDictionary
 
 from indexer import log
@@ -38,6 +38,8 @@ MAX_REPOS = 16  # repos that are published at once
 SPREAD = 200  # repos that one look takes up
 RESOLVE_AGAIN = 30.0  # seconds until a DID that can't be resolved is tried again
 MAX_ERROR = 300  # characters of what went wrong
+
+_ANOTHER = "another"  # no rev: what a deletion comes to where it is not to be done
 
 _log = log.get("publisher")
 
@@ -188,26 +190,47 @@ class Publisher:
         return True
 
     async def _delete_with(self, pds: str, session: Session, rows: list[Deletion]) -> None:
-        if len(rows) > 1:
+        versions = await self._versions(rows)
+        together = [row for row in rows if row.uri not in versions]
+        if len(together) > 1:
             try:
-                rev = await self._pds.delete_records(pds, session.access, _targets(rows))
+                rev = await self._pds.delete_records(pds, session.access, _targets(together))
             except PdsError as error:
                 if not is_about_records(error):
                     raise
-                _log.info("publish.split", repo=session.did, count=len(rows), error=str(error))
+                count = len(together)
+                _log.info("publish.split", repo=session.did, count=count, error=str(error))
             else:
-                await self._sent([row.uri for row in rows], rev)
-                rows.clear()
-                return
-        await self._delete_each(pds, session, rows)
+                await self._sent([row.uri for row in together], rev)
+                for row in together:
+                    rows.remove(row)
+        await self._delete_each(pds, session, rows, versions)
 
-    async def _delete_each(self, pds: str, session: Session, rows: list[Deletion]) -> None:
+    async def _versions(self, rows: list[Deletion]) -> dict[str, str]:
+        """Return the CIDs of the invites among these that were seen.
+
+        An invite is its token: what stands at its URI by now may carry another one, which nobody
+        revoked. (Of a verification no version lives until its deletion is acknowledged.)
+        """
+        stones = await tombstones.load(self._db, [row.uri for row in rows])
+        return {s.uri: s.cid for s in stones if s.kind == "invite" and s.cid and is_revoked(s)}
+
+    async def _delete_each(
+        self, pds: str, session: Session, rows: list[Deletion], versions: Mapping[str, str]
+    ) -> None:
         """Delete one by one. A refusal of one, perhaps for good, does not hold up the others."""
         refusal: PdsRefusedError | None = None
         for row, target in zip(tuple(rows), _targets(rows), strict=True):
             try:
-                rev = await self._pds.delete_record(pds, session.access, target)
-                if rev is None:
+                rev = await self._delete_version(pds, session, target, versions.get(row.uri))
+                if rev == _ANOTHER:
+                    await self._db.write(
+                        lambda tx, row=row: outbox.mark_gone(  # type: ignore[misc]
+                            tx, row.uri, row.record_rev, self._now()
+                        )
+                    )
+                    _log.info("publish.replaced", uri=row.uri)
+                elif rev is None:
                     await self._gone(pds, row, target)
                 else:
                     await self._sent([row.uri], rev)
@@ -219,6 +242,20 @@ class Publisher:
                 rows.remove(row)
         if refusal is not None:
             raise refusal
+
+    async def _delete_version(
+        self, pds: str, session: Session, target: Target, cid: str | None
+    ) -> str | None:
+        """Delete a record, or only this version of it; `_ANOTHER` if one stands that may stay."""
+        try:
+            return await self._pds.delete_record(pds, session.access, target, cid)
+        except PdsRefusedError as refused:
+            if refused.error != "InvalidSwap":
+                raise
+        now_there = await self._pds.record_cid(pds, target)
+        if now_there is not None and not await self._is_revoked(self._db, target.uri, now_there):
+            return _ANOTHER
+        return await self._pds.delete_record(pds, session.access, target, now_there)
 
     async def _sent(self, uris: list[str], rev: str) -> None:
         now = self._now()

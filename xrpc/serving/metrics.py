@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -21,7 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from indexer.records import KINDS
-from indexer.store import daemon, outbox, repos, resyncs, tombstones
+from indexer.store import daemon, disk, outbox, repos, resyncs, tombstones
 from indexer.store.db import Database
 from indexer.stream.stats import Distribution
 from xrpc.serving import health
@@ -53,8 +54,10 @@ class Metrics:
         auth_failures: Mapping[Any, int],
         counts: Counts,
         clock: Callable[[], float] = time.time,
+        written: Sequence[Path] = (),
     ) -> None:
         self._db = db
+        self._written = written
         self._stream = stream
         self._auth_failures = auth_failures
         self._counts = counts
@@ -84,6 +87,18 @@ class Metrics:
         yield from self._stream_families(now)
         yield from _table_families(tables, now)
         yield from self._call_families()
+        yield from self._disk_families()
+
+    def _disk_families(self) -> Iterator[Metric]:
+        free = GaugeMetricFamily(
+            "rescind_disk_free_bytes", "Room on the disk of what is written", labels=("file",)
+        )
+        for path in self._written:
+            if (room := disk.free_bytes(path)) is not None:
+                free.add_metric((path.name,), room)
+        yield free
+        held = self._db.unfolded
+        yield _gauge("wal_held_pages", "Pages of the WAL that a reader keeps from folding", held)
 
     def _stream_families(self, now: float) -> Iterator[Metric]:
         stream, stats = self._stream, self._stream.stats

@@ -26,6 +26,7 @@ from xrpc.errors import (
 from xrpc.serving.counts import Counts, Drop
 from xrpc.serving.endpoint import NOT_CACHED
 
+BACKLOG = 512  # connections that wait to be taken
 GRACE = 10  # seconds for calls under way when the daemon is told to stop
 KEEP_ALIVE = 15  # seconds that an idle connection of a client is kept
 HEAD_ROOM = 16_384  # bytes of a request's line and headers, besides its parameters
@@ -251,10 +252,19 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
+                # At each turn asyncio takes up to so many, and when no descriptor is free, it
+                # sets so many timers to try again, each of which sets as many. The listener's
+                # own is set by `startup`.
+                backlog=1,
                 timeout_keep_alive=KEEP_ALIVE,
                 timeout_graceful_shutdown=GRACE,
             )
         )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(BACKLOG)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

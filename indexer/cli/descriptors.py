@@ -1,0 +1,65 @@
+"""How many files and connections the process may have open at once."""
+
+import asyncio
+import errno
+import resource
+import time
+from typing import Any
+
+from indexer import log
+from indexer.config.settings import PREFIX, ConfigError, Settings
+
+# For the database, CARs on their way, and hosts that are asked: two clients of 100 connections.
+RESERVE = 256
+LEAST = 16  # connections of clients
+SAY_EVERY = 60.0  # seconds between two words on connections that could not be taken
+
+_log = log.get("daemon")
+
+
+def within_limit(settings: Settings) -> Settings:
+    """Raise the limit on open files as far as it goes, and fit the connections of clients into it.
+
+    Raises `ConfigError` if nothing would be left for them.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard == resource.RLIM_INFINITY or hard - RESERVE >= settings.max_connections:
+        return settings
+    left = hard - RESERVE
+    if left < LEAST:
+        raise ConfigError(
+            f"the limit on open files is {hard}: at least {RESERVE + LEAST} are needed "
+            f"(`ulimit -n`, or LimitNOFILE of the service)"
+        )
+    _log.warning(
+        "connections.cut",
+        setting=f"{PREFIX}MAX_CONNECTIONS",
+        wanted=settings.max_connections,
+        taken=left,
+        open_files=hard,
+        action=f"raise the limit on open files to {RESERVE + settings.max_connections}",
+    )
+    return settings.model_copy(update={"max_connections": left})
+
+
+class Quietly:
+    """The event loop's handler of errors: where no descriptor is free, one word a minute.
+
+    asyncio tries again in a second, and says so for each place in the queue of connections.
+    """
+
+    def __init__(self) -> None:
+        self._said_at = -SAY_EVERY
+        self._count = 0
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not isinstance(error, OSError) or error.errno not in (errno.EMFILE, errno.ENFILE):
+            loop.default_exception_handler(context)
+            return
+        self._count += 1
+        if time.monotonic() - self._said_at >= SAY_EVERY:
+            self._said_at = time.monotonic()
+            _log.error("connections.not_taken", error=error.strerror, times=self._count)
