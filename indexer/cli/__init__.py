@@ -13,6 +13,7 @@ from indexer.cli.daemon import run
 from indexer.cli.invites import invites
 from indexer.cli.key import key
 from indexer.cli.outbox import outbox
+from indexer.cli.purge import purge
 from indexer.cli.record import record
 from indexer.cli.replay import replay
 from indexer.cli.resync import resync
@@ -32,6 +33,6 @@ def main() -> None:
 
 for _command in (
     run, record, replay, backfill, resync, check, status, login, logout, key, backup, restore,
-    outbox, spaces, invites, verifications,
+    outbox, spaces, invites, verifications, purge,
 ):  # fmt: skip
     main.add_command(_command)

@@ -23,7 +23,7 @@ from indexer.cli.base import (
     setting_options,
     unix_ms,
 )
-from indexer.cli.descriptors import Quietly, within_limit
+from indexer.cli.machine import Quietly, watch_disk, within_limit
 from indexer.config.settings import PREFIX, ConfigError, Settings
 from indexer.consumer import Consumer, cursor_checkpoint
 from indexer.journal.lines import Entry
@@ -33,7 +33,7 @@ from indexer.records import Scope
 from indexer.repos import backfill
 from indexer.repos.backfill import Backfiller
 from indexer.repos.resync import Resyncer
-from indexer.store import backfills, cursors, daemon, disk, repos
+from indexer.store import backfills, cursors, daemon, repos
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database, Transaction
 from indexer.store.files import close_to_others
@@ -144,7 +144,7 @@ async def _daemon(
                     tasks.create_task(db.keep_folding(), name="database"),
                     tasks.create_task(db.keep_watch(), name="files"),
                     tasks.create_task(journal.run(), name="journal"),
-                    tasks.create_task(disk.watch(written), name="disk"),
+                    tasks.create_task(watch_disk(written), name="disk"),
                     tasks.create_task(consumer.run(), name="consumer"),
                     tasks.create_task(catch_up.watch(consumer), name="catch_up"),
                     tasks.create_task(publisher.run(), name="publisher"),

@@ -26,6 +26,20 @@ async def write(
     )
 
 
+async def forget_details(tx: Transaction, did: str) -> None:
+    """Remove the texts with which something was done to what an account wrote, or is said of it."""
+    await tx.execute(
+        """
+        update audit set detail = null
+        where detail is not null and (
+            (subject >= 'at://' || :did || '/' and subject < 'at://' || :did || '0')
+            or subject in (select uri from verifications where subject = :did)
+        )
+        """,
+        {"did": did},
+    )
+
+
 async def of_subject(db: Reader, subject: str) -> list[Row]:
     """Return the entries about a subject, the oldest first."""
     return await db.all(

@@ -90,6 +90,11 @@ async def remove_dead(tx: Transaction, space_uris: Iterable[str]) -> None:
     )
 
 
+async def remove_account(tx: Transaction, did: str) -> int:
+    """End all memberships of an account; return how many there were."""
+    return await tx.execute("delete from members where did = :did", {"did": did})
+
+
 async def purge_repo(tx: Transaction, did: str) -> None:
     """Remove a deleted account's memberships, and the members of its own spaces."""
     after, before = living.under(f"at://{did}")

@@ -128,6 +128,13 @@ async def track(tx: Transaction, dids: Iterable[str], now: int | None = None) ->
     )
 
 
+async def forget_contents(tx: Transaction, did: str) -> None:
+    """Have a repo fetched whole if it comes back, since what it held is not here any more."""
+    await tx.execute(
+        "update repos set whole_rev = null, stretch = rev where did = :did", {"did": did}
+    )
+
+
 async def set_hosting(tx: Transaction, did: str, hosting: str, time: str | None) -> None:
     """Note what a repo's own host says of the account when it is asked; `time` dates it anew."""
     await tx.execute(

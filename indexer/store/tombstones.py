@@ -172,6 +172,20 @@ async def purge_repo(tx: Transaction, did: str, now: int) -> None:
         await tx.execute(f"delete from {table} where did = :did", {"did": did})  # noqa: S608
 
 
+async def forget_reasons(tx: Transaction, did: str) -> int:
+    """Remove why what an account wrote, or what was said of it, was revoked; return of how many."""
+    return await tx.execute(
+        """
+        update tombstones set reason = null
+        where reason is not null and (
+            (uri > 'at://' || :did || '/' and uri < 'at://' || :did || '0')
+            or uri in (select uri from verifications where subject = :did)
+        )
+        """,
+        {"did": did},
+    )
+
+
 async def count_by_kind(db: Reader) -> dict[str, int]:
     rows = await db.all("select kind, count(*) as count from tombstones group by kind")
     return {row["kind"]: row["count"] for row in rows}

@@ -15,9 +15,10 @@ from typing import Any
 import httpx
 import pytest
 
-from indexer.cli.descriptors import LEAST, RESERVE, Quietly, within_limit
+from indexer.cli import machine
+from indexer.cli.machine import LEAST, RESERVE, Quietly, within_limit
 from indexer.config.settings import ConfigError, Settings
-from indexer.store import audit, disk, wal
+from indexer.store import audit, wal
 from indexer.store.db import Database
 from tests.support.xrpc_world import ALICE, World, eventually, make_world
 from tests.unit.cli.test_cli import free_address, last_line, rescind_run, running
@@ -143,17 +144,17 @@ async def test_little_room_is_said_once_and_again_after_an_hour(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     looks = 0
-    monkeypatch.setattr(disk, "free_bytes", lambda _: 5_000_000)
+    monkeypatch.setattr(machine, "free_bytes", lambda _: 5_000_000)
 
     async def look(_: float) -> None:
         nonlocal looks
         looks += 1
-        if looks > disk.SAY_AGAIN:
+        if looks > machine.SAY_AGAIN:
             raise asyncio.CancelledError
 
     monkeypatch.setattr(asyncio, "sleep", look)
     with pytest.raises(asyncio.CancelledError):
-        await disk.watch([tmp_path / "rescind.db"])
+        await machine.watch_disk([tmp_path / "rescind.db"])
     assert capsys.readouterr().out.count("disk.low") == 2
 
 

@@ -1,18 +1,24 @@
-"""How many files and connections the process may have open at once."""
+"""What the machine gives: open files and connections, and room on the disk."""
 
 import asyncio
 import errno
 import resource
 import time
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from indexer import log
 from indexer.config.settings import PREFIX, ConfigError, Settings
+from indexer.store.disk import free_bytes
 
 # For the database, CARs on their way, and hosts that are asked: two clients of 100 connections.
 RESERVE = 256
 LEAST = 16  # connections of clients
 SAY_EVERY = 60.0  # seconds between two words on connections that could not be taken
+LOOK_EVERY = 60.0  # seconds between looks at the disk
+LOW = 1_000_000_000  # bytes: the WAL may grow to 64 MB, a repo's CAR to 1 GB
+SAY_AGAIN = 60  # looks
 
 _log = log.get("daemon")
 
@@ -63,3 +69,24 @@ class Quietly:
         if time.monotonic() - self._said_at >= SAY_EVERY:
             self._said_at = time.monotonic()
             _log.error("connections.not_taken", error=error.strerror, times=self._count)
+
+
+async def watch_disk(paths: Iterable[Path]) -> None:
+    """Warn, and again each hour for as long as it is so, while one of these has little room."""
+    said: dict[Path, int] = {}  # looks since
+    while True:
+        for path in paths:
+            free = free_bytes(path)
+            if free is None or free >= LOW:
+                said.pop(path, None)
+                continue
+            if said.get(path, SAY_AGAIN) >= SAY_AGAIN:
+                said[path] = 0
+                _log.warning(
+                    "disk.low",
+                    file=str(path),
+                    free_megabytes=free // 1_000_000,
+                    action="make room: a full disk ends the daemon",
+                )
+            said[path] += 1
+        await asyncio.sleep(LOOK_EVERY)
