@@ -13,8 +13,10 @@ import pytest
 from indexer.journal.writer import Journal
 from indexer.store import invites, pause, sessions, tombstones
 from indexer.store.db import Database
+from tests.support.command import KEY, last_line, rescind
 from tests.support.fake_pds import APPLY, DELETE, REFRESH
 from tests.support.frames import hash_of
+from tests.support.running_daemon import running
 from tests.support.xrpc_world import (
     ALICE,
     BOB,
@@ -23,7 +25,6 @@ from tests.support.xrpc_world import (
     eventually,
     make_world,
 )
-from tests.unit.cli.test_cli import KEY, last_line, rescind, running
 
 OTHER_KEY = "ab" * 32
 

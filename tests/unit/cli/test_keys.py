@@ -7,17 +7,10 @@ from pathlib import Path
 import pytest
 
 from indexer.store import sessions
+from tests.support.command import KEY, PASSWORD, free_address, last_line, rescind, rescind_run
 from tests.support.fake_pds import LOG_OUT
+from tests.support.running_daemon import running
 from tests.support.xrpc_world import ALICE, BOB, World, make_world
-from tests.unit.cli.test_cli import (
-    KEY,
-    PASSWORD,
-    free_address,
-    last_line,
-    rescind,
-    rescind_run,
-    running,
-)
 from xrpc.publishing import keys
 from xrpc.publishing.sessions import Vault
 

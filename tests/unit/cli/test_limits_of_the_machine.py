@@ -20,9 +20,10 @@ from indexer.cli.machine import LEAST, RESERVE, Quietly, within_limit
 from indexer.config.settings import ConfigError, Settings
 from indexer.store import audit, wal
 from indexer.store.db import Database
+from tests.support.command import free_address, last_line, rescind_run
+from tests.support.metrics_text import read
+from tests.support.running_daemon import running
 from tests.support.xrpc_world import ALICE, World, eventually, make_world
-from tests.unit.cli.test_cli import free_address, last_line, rescind_run, running
-from tests.unit.serving.test_metrics import read
 
 
 @pytest.fixture

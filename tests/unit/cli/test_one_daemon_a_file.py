@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.command import free_address, last_line, rescind_run
+from tests.support.running_daemon import running
 from tests.support.xrpc_world import ALICE, World, eventually, make_world
-from tests.unit.cli.test_cli import free_address, last_line, rescind_run, running
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import pytest
 
 from indexer.store import members, repos, sessions, tombstones, verifications
 from indexer.store.members import Member
+from tests.support.command import rescind
 from tests.support.frames import hash_of
 from tests.support.xrpc_world import ALICE, BOB, CAROL, World, make_world
-from tests.unit.cli.test_cli import rescind
 
 
 @pytest.fixture

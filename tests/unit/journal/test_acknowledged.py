@@ -9,15 +9,16 @@ import pytest
 from indexer.journal.lines import Entry
 from indexer.journal.reader import read
 from indexer.journal.writer import Journal
+from tests.support.command import last_line, rescind
 from tests.support.fake_pds import APPLY, DELETE, says
 from tests.support.frames import hash_of
+from tests.support.running_daemon import running
 from tests.support.xrpc_world import (
     ALICE,
     REVOKE_INVITE,
     World,
     make_world,
 )
-from tests.unit.cli.test_cli import last_line, rescind, running
 
 
 @pytest.fixture

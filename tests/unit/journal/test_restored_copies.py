@@ -19,12 +19,9 @@ from indexer.rules.projection import Projection
 from indexer.store import outbox, resyncs, tombstones
 from indexer.store.tombstones import Tombstone, is_revoked
 from tests.support.frames import ALICE, BOB, SCOPE, VERIFICATION, block, cid_text, verification
+from tests.support.histories import History, Teller
 from tests.support.index_file import RELAY, Index, Repo, opened
-from tests.unit.rules.test_projection_properties import (
-    History,
-    Teller,
-    _nothing_revoked_lives,
-)
+from tests.support.invariants import nothing_revoked_lives
 
 CHECK = f"{VERIFICATION}/3k"
 
@@ -149,13 +146,13 @@ def test_a_restored_copy_is_as_the_lost_index_in_all_that_was_revoked(
             async with opened(Path(folder), "copy.db") as index:
                 await restore(index, entries)
                 await same_revocations(before, index)
-                await _nothing_revoked_lives(index)
+                await nothing_revoked_lives(index)
                 if streamed:  # the relay has it all, from where the copy was
                     for change in lost.history.changes[lost.copied_at :]:
                         await index.apply(change)
                 await check_repos(lost, index)
                 await same_revocations(before, index)
-                await _nothing_revoked_lives(index)
+                await nothing_revoked_lives(index)
                 await restore(index, entries)  # once more changes nothing
                 await same_revocations(before, index)
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from indexer.store import cursors, migrations
-from indexer.store import wal
+from indexer.store import cursors, migrations, wal
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database, DatabaseError, Transaction
 from tests.support.store_file import NOW, RELAY, db, version_of
