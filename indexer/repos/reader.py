@@ -131,7 +131,7 @@ class RepoReader:
     async def _learn_whole(self, look: Look) -> tuple[Contents, Way] | str:
         folder, prefix = self._files.parent, self._files.name
         try:
-            made = tempfile.NamedTemporaryFile(dir=folder, prefix=prefix)
+            made = tempfile.NamedTemporaryFile(dir=folder, prefix=prefix)  # noqa: SIM115
         except OSError as error:  # no descriptor is left, or no room
             _log.error("disk.failed", file=prefix, error=error.strerror)
             raise RepoUnavailable(f"no file for it can be made: {error.strerror}") from None

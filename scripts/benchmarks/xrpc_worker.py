@@ -31,6 +31,7 @@ from indexer import log, python_gc
 from indexer.cli.base import make_scope
 from indexer.config.settings import Settings
 from indexer.identity.resolver import IdentityResolver
+from indexer.journal.writer import Journal
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database
 from indexer.stream.stats import Stats
@@ -64,13 +65,16 @@ async def serve_rescind(file: Path) -> None:
     async with (
         client,
         await Database.open(made.db) as db,
+        Journal.open(made.journal_file, made.journal_days) as journal,
         aclosing(IdentityResolver(made.plc, client)) as resolver,
     ):
         pds = PdsClient(client)
         sessions = Sessions(db, Vault.open(made), pds)
         publisher = Publisher(db, sessions, resolver, pds)
         auth = await ServiceAuth.open(made, resolver, db)
-        services = Services(made, db, make_scope(made), resolver, pds, sessions, publisher)
+        services = Services(
+            made, db, make_scope(made), resolver, pds, sessions, publisher, journal=journal
+        )
         counts, stream = Counts(), Idle()
         metrics = Metrics(db, stream, auth.failures, counts)
         working = [asyncio.create_task(work) for work in (publisher.run(), db.keep_folding())]
