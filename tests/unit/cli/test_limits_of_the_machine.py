@@ -7,8 +7,7 @@ import resource
 import socket
 import sqlite3
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ import pytest
 from indexer.cli import machine
 from indexer.cli.machine import LEAST, RESERVE, Quietly, within_limit
 from indexer.config.settings import ConfigError, Settings
-from indexer.store import audit, wal
+from indexer.repos.resync import Resyncer
+from indexer.store import audit, resyncs, wal
 from indexer.store.db import Database
 from tests.support.command import free_address, last_line, rescind_run
 from tests.support.metrics_text import read
@@ -31,17 +31,6 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     async with make_world(tmp_path) as made:
         await made.account(ALICE)
         yield made
-
-
-@contextmanager
-def open_files(soft: int, hard: int) -> Iterator[None]:
-    """Let processes that are started meanwhile have so many files open."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.prlimit(0, resource.RLIMIT_NOFILE, (soft, max(hard, soft)))
-    try:
-        yield
-    finally:
-        resource.prlimit(0, resource.RLIMIT_NOFILE, before)
 
 
 def test_the_soft_limit_is_raised_to_the_hard_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +58,7 @@ def test_a_limit_that_leaves_none_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_clients_that_take_all_descriptors_neither_end_it_nor_flood_its_log(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World,
 ) -> None:
     """As many connections as its limit allows, and many more that wait."""
     async with running(world) as daemon:
@@ -123,19 +112,21 @@ def test_another_error_of_the_loop_is_told_as_ever(caplog: pytest.LogCaptureFixt
 async def test_a_repo_for_which_there_is_no_descriptor_is_put_off(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from indexer.repos.hosts import RepoUnavailable
-    from indexer.repos.resync import Resyncer
-
     def none_left(**_: Any) -> None:
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr(tempfile, "NamedTemporaryFile", none_left)
+    async with world.db.transaction() as tx:
+        await resyncs.ask(tx, ALICE, world.now)
     resyncer = Resyncer(
         world.db, world.services.scope, world.resolver, world.client,
         relay_url="ws://127.0.0.1:1", relay="relay.test",
     )  # fmt: skip
-    with pytest.raises(RepoUnavailable, match="Too many open files"):
-        resyncer._file()
+    await resyncer.resync(ALICE)
+    state = await resyncs.load(world.db, ALICE)
+    assert state is not None
+    assert state.error is not None
+    assert "Too many open files" in state.error
 
 
 # --- the disk ---
