@@ -33,7 +33,7 @@ class MissingBlock(BadTree):
 
 
 def invert(root: bytes, ops: Iterable[Op], blocks: Mapping[bytes, bytes]) -> bytes:
-    """Return the root's CID before these operations, which led to `root`.
+    """Return the root's CID before these operations, one a path, which led to `root`.
 
     On the way it is shown that each create and update is in the tree with its CID, and that
     each deleted path is not. Raises `BadTree` or `MissingBlock`.
@@ -43,9 +43,12 @@ def invert(root: bytes, ops: Iterable[Op], blocks: Mapping[bytes, bytes]) -> byt
     for op in sorted(ops, key=lambda op: op.action == "create"):
         key = op.path.encode()
         if op.cid is None:
-            if op.prev is None:
-                raise BadTree("a deletion without the CID of what it deleted")
-            tree.insert(key, op.prev)
+            if op.prev is not None:
+                tree.insert(key, op.prev)
+            elif tree.get(key) is not None:
+                # What came and went within the commit; or something was there before, and then
+                # the root that comes out is another.
+                raise BadTree("a deleted path is in the tree")
         elif op.action == "create":
             if tree.remove(key) != op.cid:
                 raise BadTree("a created path has another CID in the tree")

@@ -8,7 +8,7 @@ what stood there before is gone. Where the commit stands in the repo's chain is 
 Source: atproto.com/specs/repository and atproto.com/specs/sync.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import libipld
@@ -56,9 +56,10 @@ def verify_commit(
         if root != event.commit:
             raise Unproven("bad_commit")
         data = _prove_message(blocks, root, event.repo, event.rev, key)
-        _prove_ops(event, data, blocks)
+        ops = _folded(event.ops)
+        _prove_ops(event, ops, data, blocks)
         writes = []
-        for op in event.ops:
+        for op in ops:
             collection, _, rkey = op.path.partition("/")
             if is_ours(collection):
                 block = None if op.cid is None else _block(blocks, op.cid)
@@ -158,12 +159,38 @@ def _is_signed(block: bytes, key: str) -> bool:
     return is_signed(key, block[start:end], unsigned)
 
 
-def _prove_ops(event: Commit, data: bytes, blocks: Mapping[bytes, bytes]) -> None:
+def _folded(ops: Sequence[Op]) -> Sequence[Op]:
+    """Return one operation a path: what the last one did to what the first one found there.
+
+    A host may write a key twice in one commit. The official PDS gives each the `prev` from before
+    all of them, so that to take them back one by one would fail.
+    """
+    last = {op.path: op for op in ops}
+    if len(last) == len(ops):
+        return ops
+    first = {op.path: op for op in reversed(ops)}
+    return [_joined(first[path], op) for path, op in last.items()]
+
+
+def _joined(first: Op, last: Op) -> Op:
+    """Return what a path's operations amount to: from what was there to what is left."""
+    if first is last:
+        return last
+    prev = None if first.action == "create" else first.prev
+    if last.cid is None:
+        return Op("delete", last.path, None, prev)
+    is_new = first.action == "create"
+    return Op("create" if is_new else "update", last.path, last.cid, prev)
+
+
+def _prove_ops(
+    event: Commit, ops: Sequence[Op], data: bytes, blocks: Mapping[bytes, bytes]
+) -> None:
     """Check that the operations, and nothing else, led to this tree."""
     try:
         if is_old_form(event):
-            _check_against(Tree(data, blocks), event.ops)
-        elif invert(data, event.ops, blocks) != (event.prev_data or EMPTY_ROOT):
+            _check_against(Tree(data, blocks), ops)
+        elif invert(data, ops, blocks) != (event.prev_data or EMPTY_ROOT):
             raise Unproven("bad_tree")
     except MissingBlock:
         raise Unproven("missing_block") from None
@@ -171,7 +198,7 @@ def _prove_ops(event: Commit, data: bytes, blocks: Mapping[bytes, bytes]) -> Non
         raise Unproven("bad_tree") from None
 
 
-def _check_against(tree: Tree, ops: tuple[Op, ...]) -> None:
+def _check_against(tree: Tree, ops: Sequence[Op]) -> None:
     """Check operations against the tree after them, which is all that a host of old sends."""
     for op in ops:
         if tree.get(op.path.encode()) != op.cid:

@@ -109,9 +109,6 @@ def _commit(body: dict[str, Any]) -> Commit | Rejected:
         if did is None or len(body["ops"]) > MAX_OPS:
             raise _Malformed("repo or ops")
         ops = tuple(_op(op) for op in body["ops"])
-        if len({op.path for op in ops}) < len(ops):
-            # All ops of a commit have one rev: which of two on a path is the later?
-            raise _Malformed("a path twice")
         since = body.get("since")
         prev_data = body.get("prevData")
         return Commit(

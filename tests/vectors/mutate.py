@@ -184,7 +184,11 @@ def _ops(message: Message, rng: Random) -> _Wrong:
         rest = [*ops[:index], *ops[index + 1 :]]
         if op.get("prev") != op["cid"]:
             yield TREE_REASONS, "an op left out", message.with_body(ops=rest)
-        yield "malformed", "an op twice", message.with_body(ops=[*ops, op])
+        if op["action"] != "delete":
+            # Two on one path are what the second did to what the first found there.
+            more = [*ops, {**op, "cid": _cid(rng)}]
+            reasons = f"{TREE_REASONS} malformed"  # there may be 200 of them
+            yield reasons, "an op once more, with another cid", message.with_body(ops=more)
         path = _path(rng, op["path"].partition("/")[0])
         if path not in taken:
             yield TREE_REASONS, "an op on another path", message.with_op(index, path=path)

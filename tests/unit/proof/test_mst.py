@@ -133,10 +133,12 @@ def test_what_an_operation_claims_must_be_in_the_tree() -> None:
         Op("update", "a.b.c/x", VALUE, OTHER),
         Op("update", "a.b.c/7", VALUE, None),  # without what was there before
         Op("delete", "a.b.c/7", None, VALUE),  # still there
-        Op("delete", "a.b.c/x", None, None),
+        Op("delete", "a.b.c/7", None, None),
     ):
         with pytest.raises(BadTree):
             invert(root, [wrong], blocks)
+    # What came and went within the commit changed nothing.
+    assert invert(root, [Op("delete", "a.b.c/x", None, None)], blocks) == root
 
 
 def test_a_node_that_it_takes_and_the_car_lacks_is_missing() -> None:

@@ -126,7 +126,6 @@ MALFORMED = {
     "201 ops": {
         "ops": [{"action": "create", "path": f"{SPACE}/{n}", "cid": CID} for n in range(201)]
     },
-    "the same path twice": {"ops": op()["ops"] * 2},
     "an op that is a list": {"ops": [op()["ops"][0], []]},
     "an op without a path": {"ops": [op()["ops"][0], {"action": "delete", "cid": None}]},
     "a path that is a number": {"ops": [op()["ops"][0], {"action": "delete", "path": 1}]},
