@@ -71,7 +71,10 @@ class Consumer:
         self.stats = stats or Stats()
         self._db = db
         self._prover = prover
-        self._projection = Projection(scope, relay, is_replay=is_replay)
+        self._rejections = log.OnceAMinute(_log, "event.rejected")
+        self._projection = Projection(
+            scope, relay, is_replay=is_replay, on_invalid=self._tell_invalid
+        )
         self._checkpoint = checkpoint
         self._is_replay = is_replay
         self._forget_identity = forget_identity
@@ -200,9 +203,16 @@ class Consumer:
                 pass
         if isinstance(change, Rejected):
             self.stats.rejected[change.reason] += 1
+            self._rejections.tell(
+                change.reason, change.what,
+                reason=change.reason, what=change.what, seq=change.seq, did=change.did,
+            )  # fmt: skip
         elif isinstance(event, Commit) and is_old_form(event):
             self.stats.noted["old_form"] += 1
         return change
+
+    def _tell_invalid(self, uri: str, what: str) -> None:
+        self._rejections.tell("invalid_record", what, reason="invalid_record", what=what, uri=uri)
 
     async def _track_newcomers(self) -> None:
         """Learn which repos are tracked since the last look, also by a replay beside us."""

@@ -6,7 +6,8 @@ An event is `noun.past_verb`; its values are keys with the names of the specific
 import logging
 import re
 import sys
-from collections.abc import Mapping, MutableMapping
+import time
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, Literal
 
 import structlog
@@ -15,6 +16,8 @@ Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["pretty", "json"]
 
 MAX_DEPTH = 6  # levels of a value that are looked through
+QUIET = 60.0  # seconds in which one kind of a stranger's fault is told once
+MAX_KINDS = 200  # that are remembered; beyond it a new kind is not told
 
 # The last line of defence: a token or password has no business in a log call to begin with.
 _SECRET_KEYS = re.compile(r"token|jwt|password|secret|authorization|cookie|sealed", re.IGNORECASE)
@@ -93,3 +96,38 @@ def get(name: str) -> structlog.typing.FilteringBoundLogger:
     """Return the logger of a module, by its short name."""
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(module=name)
     return logger
+
+
+class OnceAMinute:
+    """Tells what strangers can trigger at will: the first of a kind, and no more for a minute.
+
+    Each line has `times`: how many of the kind there were since the last one. `clock` gives
+    seconds, never back.
+    """
+
+    def __init__(
+        self,
+        logger: structlog.typing.FilteringBoundLogger,
+        event: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._logger = logger
+        self._event = event
+        self._clock = clock
+        self._told: dict[tuple[str | None, ...], float] = {}  # when, by kind
+        self._untold: dict[tuple[str | None, ...], int] = {}
+
+    def tell(self, *kind: str | None, **values: object) -> None:
+        """Note one of a kind, which is among the values of a closed set."""
+        now = self._clock()
+        if now - self._told.get(kind, float("-inf")) < QUIET:
+            self._untold[kind] = self._untold.get(kind, 0) + 1
+            return
+        if len(self._told) >= MAX_KINDS:
+            self._told = {old: at for old, at in self._told.items() if now - at < QUIET}
+            self._untold = {old: n for old, n in self._untold.items() if old in self._told}
+            if len(self._told) >= MAX_KINDS:
+                return
+        self._told[kind] = now
+        times = self._untold.pop(kind, 0) + 1
+        self._logger.warning(self._event, **values, times=times)

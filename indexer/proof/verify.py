@@ -37,9 +37,13 @@ _SIGNATURE = b"\x63sig\x58\x40"  # the entry of a commit object, up to its 64 by
 
 
 class Unproven(Exception):
-    """What was claimed is not shown; the `reason` is one of `RejectReason`."""
+    """What was claimed is not shown; the `reason` is one of `RejectReason`.
 
-    def __init__(self, reason: RejectReason) -> None:
+    The text, if there is one, says what in particular, in one of few ways.
+    """
+
+    def __init__(self, reason: RejectReason, *what: str) -> None:
+        super().__init__(*what)
         self.reason = reason
 
 
@@ -66,9 +70,9 @@ def verify_commit(
                 cid, prev = _text(op.cid), _text(op.prev)
                 writes.append(Write(op.action, collection, rkey, cid, prev, block))
             elif op.cid is not None and op.cid not in blocks:
-                raise Unproven("missing_block")
+                raise Unproven("missing_block", "a record is not in the CAR")
     except Unproven as unproven:
-        return Rejected(event.seq, event.time, unproven.reason, event.repo, event.rev)
+        return _rejected(event, event.repo, unproven)
     return VerifiedCommit(
         seq=event.seq,
         time=event.time,
@@ -88,8 +92,13 @@ def verify_sync(event: Sync, key: str | None, now: int) -> VerifiedSync | Reject
         root, blocks = _read(event.blocks)
         data = _prove_message(blocks, root, event.did, event.rev, key)
     except Unproven as unproven:
-        return Rejected(event.seq, event.time, unproven.reason, event.did, event.rev)
+        return _rejected(event, event.did, unproven)
     return VerifiedSync(event.seq, event.did, event.rev, libipld.encode_cid(data))
+
+
+def _rejected(event: Commit | Sync, did: str, unproven: Unproven) -> Rejected:
+    what = str(unproven) or None
+    return Rejected(event.seq, event.time, unproven.reason, did, event.rev, what=what)
 
 
 def is_old_form(event: Commit) -> bool:
@@ -107,8 +116,8 @@ def _read(car: bytes) -> tuple[bytes, dict[bytes, bytes]]:
         return read_car(car)
     except BadBlock:
         raise Unproven("bad_block") from None
-    except BadCar:
-        raise Unproven("bad_car") from None
+    except BadCar as error:
+        raise Unproven("bad_car", str(error)) from None
 
 
 class SignedCommit(NamedTuple):
@@ -191,11 +200,11 @@ def _prove_ops(
         if is_old_form(event):
             _check_against(Tree(data, blocks), ops)
         elif invert(data, ops, blocks) != (event.prev_data or EMPTY_ROOT):
-            raise Unproven("bad_tree")
-    except MissingBlock:
-        raise Unproven("missing_block") from None
-    except BadTree:
-        raise Unproven("bad_tree") from None
+            raise Unproven("bad_tree", "the operations did not lead from prevData to it")
+    except MissingBlock as error:
+        raise Unproven("missing_block", str(error)) from None
+    except BadTree as error:
+        raise Unproven("bad_tree", str(error)) from None
 
 
 def _check_against(tree: Tree, ops: Sequence[Op]) -> None:
@@ -208,7 +217,7 @@ def _check_against(tree: Tree, ops: Sequence[Op]) -> None:
 def _block(blocks: Mapping[bytes, bytes], cid: bytes) -> bytes:
     block = blocks.get(cid)
     if block is None:
-        raise Unproven("missing_block")
+        raise Unproven("missing_block", "the commit or a record is not in the CAR")
     return block
 
 

@@ -22,7 +22,7 @@ from indexer.rules import record_rules, repo_rules
 from indexer.rules import slice as slices
 from indexer.rules.record_rules import Parsed, tokens_of, uri_of
 from indexer.rules.repo_rules import Stream
-from indexer.store import backfills, members, records, repos, tombstones
+from indexer.store import backfills, members, records, repos, resyncs, tombstones
 from indexer.store.db import Transaction
 from indexer.store.tombstones import Tombstone
 from indexer.stream.events import (
@@ -36,6 +36,8 @@ from indexer.stream.events import (
 
 TURN = 0.005  # seconds that events are checked, or records read, before others get their turn
 ROUNDS = 4  # of the event loop that a turn is: one alone takes a waiting task only a step further
+CHECK_PAUSE = 60_000  # ms between two checks of a repo that malformed frames ask for
+MAX_CHECKS = 10_000  # of them that are remembered
 RECONCILE_CHUNK = 500  # records of a repo that are held in memory at once
 
 
@@ -57,12 +59,24 @@ Keep = Callable[[Sequence[Tombstone]], Awaitable[None]]
 
 
 class Projection:
-    """The rules, for one scope and the events of one relay host: its live stream, or a replay."""
+    """The rules, for one scope and the events of one relay host: its live stream, or a replay.
 
-    def __init__(self, scope: Scope, relay: str, *, is_replay: bool = False) -> None:
+    `on_invalid` hears of each record that does not fit its lexicon: its URI, and why.
+    """
+
+    def __init__(
+        self,
+        scope: Scope,
+        relay: str,
+        *,
+        is_replay: bool = False,
+        on_invalid: Callable[[str, str], None] = lambda uri, why: None,
+    ) -> None:
         self._scope = scope
+        self._on_invalid = on_invalid
         self._relay = relay
         self._stream = Stream.replay(relay) if is_replay else Stream.live(relay)
+        self._checks: dict[str, int] = {}  # when a malformed frame last had a repo checked, Unix ms
         self._fell: list[Tombstone] = []
 
     def take_fallen(self) -> list[Tombstone]:
@@ -186,6 +200,7 @@ class Projection:
             tx, part, tokens_of(w for writes in parsed.values() for w in writes)
         )
         purged: list[str] = []
+        in_step = {did for did in dids if part.repo(did).sync == "synchronized"}
         for change in run:
             match change:
                 case VerifiedCommit():
@@ -201,9 +216,23 @@ class Projection:
                     repo_rules.reject(part, change, self._stream, now)
         await slices.save(tx, part, now)
         self._fell += part.fell
+        for did in in_step & {c.did for c in run if _is_malformed(c)}:
+            await self._space_checks(tx, did, now)
         for did in purged:
             await tombstones.purge_repo(tx, did, now)
             await members.purge_repo(tx, did)
+
+    async def _space_checks(self, tx: Transaction, did: str, now: int) -> None:
+        """Let a repo be checked for malformed frames now, or a while after it last was.
+
+        Anybody's host can send such a frame for any DID, and a relay passes it on unread.
+        """
+        due = max(now, self._checks.pop(did, 0) + CHECK_PAUSE)
+        if due > now:
+            await resyncs.postpone(tx, did, due)
+        if len(self._checks) >= MAX_CHECKS:
+            del self._checks[next(iter(self._checks))]
+        self._checks[did] = due
 
     def _parse(
         self, commit: VerifiedCommit, write: Write, known: "_Known", rejected: list[RejectReason]
@@ -214,8 +243,9 @@ class Projection:
         if write.cid is None:
             return Parsed(uri, kind, write, None)
         fields = self._read(write, known)
-        if fields is None:
+        if isinstance(fields, str):
             rejected.append("invalid_record")
+            self._on_invalid(uri, fields)
             return Parsed(uri, kind, write, None)
         trusted = not isinstance(fields, Invite) or self._scope.is_trusted(commit.did, fields)
         row = Row(
@@ -223,16 +253,20 @@ class Projection:
         )
         return Parsed(uri, kind, write, row)
 
-    def _read(self, write: Write, known: "_Known") -> "_Fields | None":
-        """Return what a record says; None if it does not fit its lexicon."""
+    def _read(self, write: Write, known: "_Known") -> "_Fields | str":
+        """Return what a record says, or why it does not fit its lexicon."""
         key = (write.collection, write.cid or "")
         if key not in known:
             try:
                 # A CID names one content, so what it says is found out once.
                 known[key] = self._scope.read(write.collection, write.block or b"")
-            except InvalidRecord:
-                known[key] = None
+            except InvalidRecord as error:
+                known[key] = str(error)
         return known[key]
+
+
+def _is_malformed(change: Change) -> bool:
+    return isinstance(change, Rejected) and change.reason == "malformed"
 
 
 async def turn(since: float) -> float:
@@ -248,7 +282,7 @@ async def turn(since: float) -> float:
 
 
 _Fields = Space | Invite | Verification
-_Known = dict[tuple[str, str], _Fields | None]  # by collection and CID
+_Known = dict[tuple[str, str], _Fields | str]  # by collection and CID
 
 
 def _copied(contents: Contents, uri: str, path: str | None) -> Write:

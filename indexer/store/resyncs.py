@@ -70,6 +70,17 @@ async def put_off(
     )
 
 
+async def postpone(tx: Transaction, did: str, until: int) -> None:
+    """Let a repo that is out of step not be fetched before this time (Unix ms)."""
+    await tx.execute(
+        """
+        update repos set resync_due_at = max(resync_due_at, :until)
+        where did = :did and sync = 'desynchronized'
+        """,
+        {"did": did, "until": until},
+    )
+
+
 async def mark_whole(tx: Transaction, did: str, rev: str) -> None:
     """The repo's host had nothing newer than `rev`, up to which all was known here."""
     await tx.execute(

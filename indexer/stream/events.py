@@ -6,7 +6,7 @@ Source: the event types of `com.atproto.sync.subscribeRepos` and atproto.com/spe
 CIDs are in their binary form here (`libipld` gives them so); `time` is the relay's own string.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 Action = Literal["create", "update", "delete"]
@@ -18,8 +18,7 @@ SkipReason = Literal[
 ]
 
 RejectReason = Literal[
-    "undecodable",  # not two DAG-CBOR items with a seq, three times in a row
-    "malformed",  # a known message whose fields are not of their types or limits
+    "malformed",  # not DAG-CBOR, or a known message whose fields are not of their types or limits
     "bad_car",  # the CAR can't be read
     "bad_block",  # the bytes of a block are not those that its CID names
     "missing_block",  # the commit or a record is not in the CAR
@@ -120,6 +119,8 @@ class Rejected:
     reason: RejectReason
     did: str | None = None
     rev: str | None = None  # as claimed; None if that is not even a TID
+    # For the log, in one of few ways; None where the reason says it all.
+    what: str | None = field(default=None, compare=False)
 
 
 Event = Commit | Sync | Account | Identity | Info | StreamError | Skipped | Rejected

@@ -10,14 +10,13 @@ from contextlib import aclosing
 
 from indexer import log
 from indexer.store.cursors import Cursor
-from indexer.stream.decode import UndecodableFrame, decode
+from indexer.stream.decode import decode
 from indexer.stream.events import Commit, Info, Skipped, StreamError
 from indexer.stream.firehose import Connection, Source
 from indexer.stream.inbox import Inbox
 from indexer.stream.stats import Stats
 
 FAR_AHEAD = 10_000  # seqs that a relay may leave out; beyond it a stretch is lost, or renumbered
-POISON_TRIES = 3  # connections that break at one place before that frame is stepped over
 OUTDATED_CURSOR = "OutdatedCursor"  # an #info: the relay has no longer all behind our cursor
 # Said by nobody: the stream was joined at its live end, and what went before is not known.
 JOINED_LIVE = Info("JoinedLive", None)
@@ -58,7 +57,6 @@ class Receiver:
         self._last = last
         self._stats = stats
         self._clock = clock
-        self._poison = 0  # connections in a row that broke at an undecodable frame
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -103,12 +101,7 @@ class Receiver:
         collections, tracked = self._collections, self._tracked
         for frame in frames:
             stats.frames += 1
-            try:
-                event = decode(frame, collections, tracked)
-            except UndecodableFrame as error:
-                if not self._steps_over(error):
-                    return False
-                continue
+            event = decode(frame, collections, tracked)
             if isinstance(event, Skipped):
                 stats.skipped[event.reason] += 1
                 if event.seq is not None and not self._reach(connection, event.seq, event.time):
@@ -140,7 +133,6 @@ class Receiver:
                 return False  # it makes no sense: another connection may
             self._follow(connection, before, seq)
         self._seq, self._sent = seq, sent
-        self._poison = 0
         connection.useful = True
         return True
 
@@ -155,17 +147,6 @@ class Receiver:
             self._inbox.put(StreamError("WentBack", f"the relay goes on at {seq}, behind {cursor}"))
         else:
             self._inbox.put(Info(OUTDATED_CURSOR, f"the relay goes on at {seq}, far from {cursor}"))
-
-    def _steps_over(self, error: UndecodableFrame) -> bool:
-        """Whether to go on behind an undecodable frame; if not, a new connection may cure it."""
-        self._poison += 1
-        if self._poison < POISON_TRIES:
-            _log.warning("frame.undecodable", error=str(error), cursor=self._seq)
-            return False
-        if self._poison == POISON_TRIES:
-            _log.error("frame.stepped_over", error=str(error), cursor=self._seq)
-        self._stats.rejected["undecodable"] += 1
-        return True
 
     def _fail(self, error: StreamError) -> None:
         if error.name == "FutureCursor" and not self._is_replay:

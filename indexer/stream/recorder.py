@@ -7,10 +7,10 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from indexer import log
-from indexer.stream.decode import MAX_SEQ, UndecodableFrame, decode
-from indexer.stream.events import Info, StreamError
+from indexer.stream.decode import MAX_SEQ, decode
+from indexer.stream.events import Info, Rejected, StreamError
 from indexer.stream.firehose import Source
-from indexer.stream.receiver import FAR_AHEAD, POISON_TRIES
+from indexer.stream.receiver import FAR_AHEAD
 from indexer.stream.recording import RecordingError, Writer
 
 FLUSH_EVERY = 1.0  # seconds; what a kill may cost
@@ -54,8 +54,8 @@ class Recorder:
         self._began = clock()
         self._first: int | None = None
         self._frames = 0
-        self._poison = 0  # connections in a row that broke at an undecodable frame
         self._is_over = False
+        self._left_out = log.OnceAMinute(_log, "frame.left_out")
 
     @property
     def recorded(self) -> Recorded:
@@ -100,16 +100,16 @@ class Recorder:
 
     def _take(self, frame: bytes) -> bool:
         """Record a frame; False to leave the connection."""
-        try:
-            event = decode(frame, (), ())
-        except UndecodableFrame as error:
-            return self._leaves_out(error)
+        event = decode(frame, (), ())
         if isinstance(event, StreamError):
             if event.name == "FutureCursor":
                 reason = event.message or "no reason given"
                 raise RecordingError(f"the relay refuses: {event.name} ({reason})")
             _log.warning("stream.failed", error=event.name, message=event.message, cursor=self._seq)
             return False
+        if isinstance(event, Rejected) and event.seq is None:
+            self._left_out.tell(event.what, what=event.what, cursor=self._seq)
+            return True  # what has no place in the stream could not be played again from there
         if isinstance(event, Info):
             _log.warning("stream.informed", name=event.name, message=event.message)
         elif event.seq is not None and not self._reach(event.seq):
@@ -135,11 +135,4 @@ class Recorder:
         self._seq = seq
         self._first = seq if self._first is None else self._first
         self._is_over = seq == self._last
-        self._poison = 0
         return True
-
-    def _leaves_out(self, error: UndecodableFrame) -> bool:
-        """Whether to go on behind an undecodable frame; if not, a new connection may cure it."""
-        self._poison += 1
-        _log.warning("frame.undecodable", error=str(error), cursor=self._seq)
-        return self._poison >= POISON_TRIES

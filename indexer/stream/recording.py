@@ -24,7 +24,7 @@ from typing import BinaryIO, Self
 
 import zstandard
 
-from indexer.stream.decode import UndecodableFrame, decode
+from indexer.stream.decode import decode
 from indexer.stream.events import Info, StreamError
 from indexer.stream.firehose import Connection
 from indexer.stream.transport import MAX_FRAME
@@ -257,10 +257,7 @@ class _Player:
 
 
 def _seq_of(frame: bytes) -> int | None:
-    try:
-        event = decode(frame, (), ())
-    except UndecodableFrame:
-        return None
+    event = decode(frame, (), ())
     return None if isinstance(event, Info | StreamError) else event.seq
 
 
