@@ -13,7 +13,10 @@ create table cursors (
     relay      text    primary key,                  -- host[:port]
     seq        integer not null check (seq >= 0),    -- the last frame whose effect is in this file
     time       text,                                 -- when the relay says that it sent that frame
-    applied_at integer not null
+    applied_at integer not null,
+    -- The beginning of that frame's SHA-256: if the relay has another one at this seq some day, it
+    -- numbers anew. Null if it is not known.
+    mark       blob
 ) strict, without rowid;
 
 -- The tracked repos: those that have, or had, a record of ours, and those an operator named.

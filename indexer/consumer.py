@@ -13,7 +13,7 @@ from indexer import log
 from indexer.proof.verify import is_old_form
 from indexer.prover import Prover
 from indexer.records import Scope
-from indexer.rules.projection import Change, Desynchronize, Keep, Projection, turn
+from indexer.rules.projection import Change, Desynchronize, Keep, Projection
 from indexer.store import cursors, repos
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database, Transaction
@@ -33,6 +33,7 @@ from indexer.stream.firehose import Source
 from indexer.stream.inbox import Inbox
 from indexer.stream.receiver import JOINED_LIVE, OUTDATED_CURSOR, Receiver
 from indexer.stream.stats import Stats
+from indexer.turns import turn
 
 GATHER = 0.05  # seconds that a batch waits for more: a busy stream is written in few commits
 CURSOR_INTERVAL = 0.9  # seconds; with GATHER, the cursor moves at least once a second
@@ -45,7 +46,8 @@ Checkpoint = Callable[[Transaction, Cursor | None], Awaitable[None]]
 class Consumer:
     """Reads one relay's stream into the index, until the source ends, if it does.
 
-    `start` is the seq to begin behind, or None for the live end. `checkpoint` is awaited inside
+    `start` is the seq to begin behind, or None for the live end; `known` is the frame there, if it
+    was read: the stream has to begin with it once more. `checkpoint` is awaited inside
     each batch's transaction with the position that the batch reaches: the daemon stores its
     cursor there, a replay does not. A replay may have a `last` seq, and since the live stream
     is not its business, what it misses marks no repo, and a FutureCursor ends it.
@@ -61,6 +63,7 @@ class Consumer:
         relay: str,
         start: int | None,
         checkpoint: Checkpoint,
+        known: Cursor | None = None,
         is_replay: bool = False,
         last: int = MAX_SEQ,
         stats: Stats | None = None,
@@ -89,6 +92,7 @@ class Consumer:
             collections=scope.collections,
             tracked=self._tracked,
             start=start,
+            known=known,
             is_replay=is_replay,
             last=last,
             stats=self.stats,

@@ -93,7 +93,7 @@ async def _daemon(
     ):
         held.check()  # what was opened is what is locked
         vault = await Vault.fitting(settings, db)
-        start = await _start(db, settings, scope, cursor)
+        start, known = await _start(db, settings, scope, cursor)
         pds = PdsClient(client)
         sessions = Sessions(db, vault, pds)
         publisher = Publisher(db, sessions, resolver, pds)
@@ -113,6 +113,7 @@ async def _daemon(
             source=Firehose(settings.relay),
             relay=settings.relay_host,
             start=start,
+            known=known,
             checkpoint=daemon_checkpoint(settings.relay_host, stats),
             stats=stats,
             forget_identity=resolver.forget,
@@ -170,8 +171,11 @@ async def _daemon(
 
 async def _start(
     db: Database, settings: Settings, scope: Scope, cursor: int | str | None
-) -> int | None:
-    """Return the seq to read on behind, and note that a daemon starts, and what it has missed."""
+) -> tuple[int | None, Cursor | None]:
+    """Return the seq to read on behind, and the frame there, if it was read.
+
+    Also note that a daemon starts, and what it has missed.
+    """
     relay = settings.relay_host
     stored = await cursors.load(db, relay)
     start: int | None
@@ -206,7 +210,7 @@ async def _start(
         _log.warning("relay.changed", relay=relay, before=before, repos_to_check=count)
     else:
         _log.warning("cursor.missing", relay=relay, repos_to_check=count)
-    return start
+    return start, stored if stored and stored.seq == start else None
 
 
 def daemon_checkpoint(relay: str, stats: Stats) -> Callable[..., Any]:

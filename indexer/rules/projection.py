@@ -11,7 +11,6 @@ source, and the index ends the same:
   its token: a record that carries another one now has nothing to do with what was revoked.)
 """
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -33,9 +32,8 @@ from indexer.stream.events import (
     VerifiedSync,
     Write,
 )
+from indexer.turns import turn
 
-TURN = 0.005  # seconds that events are checked, or records read, before others get their turn
-ROUNDS = 4  # of the event loop that a turn is: one alone takes a waiting task only a step further
 CHECK_PAUSE = 60_000  # ms between two checks of a repo that malformed frames ask for
 MAX_CHECKS = 10_000  # of them that are remembered
 RECONCILE_CHUNK = 500  # records of a repo that are held in memory at once
@@ -267,18 +265,6 @@ class Projection:
 
 def _is_malformed(change: Change) -> bool:
     return isinstance(change, Rejected) and change.reason == "malformed"
-
-
-async def turn(since: float) -> float:
-    """Let others go on if they have waited for `TURN`; return since when they wait now.
-
-    `since` and what is returned are of `time.monotonic`.
-    """
-    if time.monotonic() - since < TURN:
-        return since
-    for _ in range(ROUNDS):
-        await asyncio.sleep(0)
-    return time.monotonic()
 
 
 _Fields = Space | Invite | Verification

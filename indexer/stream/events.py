@@ -19,6 +19,7 @@ SkipReason = Literal[
 
 RejectReason = Literal[
     "malformed",  # not DAG-CBOR, or a known message whose fields are not of their types or limits
+    "out_of_order",  # a frame that goes back in the stream
     "bad_car",  # the CAR can't be read
     "bad_block",  # the bytes of a block are not those that its CID names
     "missing_block",  # the commit or a record is not in the CAR

@@ -62,11 +62,8 @@ class Connection:
 
     def __init__(self, socket: Socket) -> None:
         self._socket = socket
-        self.received = 0
-        # Set by the reader: a frame has moved its cursor; it was told that a stretch is lost; it
-        # saw a seq that does not continue the stream.
-        self.useful = self.told_of_gap = self.jumped = False
-        self.may_jump = False  # also again: there is no other connection that might not
+        self.useful = False  # set by the reader: a frame has moved its cursor
+        self.stepped_over = False  # frames behind the cursor, which are too large to be read
         self.end = "left by the reader"  # why it ended, for the log
         self.oversized = False
 
@@ -76,7 +73,6 @@ class Connection:
             # Text comes as its bytes: the protocol knows binary frames only, and the decoder says
             # so of this one.
             while frames := await self._socket.receive():
-                self.received += len(frames)
                 yield frames
         except ConnectionClosedOK:
             self.end = "closed by the relay"
@@ -109,7 +105,8 @@ class Firehose:
         oversized = 0  # connections in a row that ended at a frame beyond MAX_FRAME
         while True:
             behind = cursor()
-            if behind is not None and oversized >= OVERSIZED_TRIES:
+            steps_over = behind is not None and oversized >= OVERSIZED_TRIES
+            if behind is not None and steps_over:
                 # Such a frame is against the spec and would end every connection at this place:
                 # step over one seq after the other until the stream goes on.
                 behind += oversized - OVERSIZED_TRIES + 1
@@ -124,12 +121,13 @@ class Firehose:
                 else:
                     _log.info("firehose.connected", relay=self._relay, cursor=behind)
                     connection = Connection(socket)
+                    connection.stepped_over = steps_over
                     yield connection
                     reason = connection.end
             if connection is not None and connection.useful:
                 delay = delays()
             if connection is not None and connection.oversized:
-                oversized = 1 if connection.received else oversized + 1
+                oversized = 1 if connection.useful else oversized + 1
             else:
                 oversized = 0
             pause = next(delay)

@@ -73,8 +73,10 @@ class Inbox:
         total = 0
         for event, size in events:
             if len(batch) >= MAX_BATCH or total >= MAX_BATCH_BYTES:
-                # There are more frames: it reaches to its own last one.
-                self._taken = _reached(batch) or self._taken
+                # There are more frames: it reaches to its own last one, if that is to be stored.
+                reached = _reached(batch)
+                if reached and position and reached.seq <= position.seq:
+                    self._taken = reached
                 batches.append(Batch(batch, self._taken))
                 batch, total = [], 0
             batch.append(event)

@@ -10,8 +10,8 @@ from indexer import log
 from indexer.stream.decode import MAX_SEQ, decode
 from indexer.stream.events import Info, Rejected, StreamError
 from indexer.stream.firehose import Source
-from indexer.stream.receiver import FAR_AHEAD
 from indexer.stream.recording import RecordingError, Writer
+from indexer.stream.sequence import BACK_IN_A_ROW, FAR_AHEAD
 
 FLUSH_EVERY = 1.0  # seconds; what a kill may cost
 
@@ -55,6 +55,7 @@ class Recorder:
         self._first: int | None = None
         self._frames = 0
         self._is_over = False
+        self._back = 0  # frames in a row that went back
         self._left_out = log.OnceAMinute(_log, "frame.left_out")
 
     @property
@@ -113,15 +114,19 @@ class Recorder:
         if isinstance(event, Info):
             _log.warning("stream.informed", name=event.name, message=event.message)
         elif event.seq is not None and not self._reach(event.seq):
-            return False
+            return not self._is_over
         self._writer.add(frame)
         self._frames += 1
         self._is_over |= self._frames == self._most
         return not self._is_over
 
     def _reach(self, seq: int) -> bool:
-        """Move on to a frame's seq; False if it is beyond the last one that is wanted."""
-        if self._seq is not None and seq < self._seq:
+        """Move on to a frame's seq; False if it goes back, or beyond the last that is wanted."""
+        self._back = self._back + 1 if self._seq is not None and seq < self._seq else 0
+        if 0 < self._back < BACK_IN_A_ROW:
+            self._left_out.tell("out_of_order", what="a seq that goes back", cursor=self._seq)
+            return False
+        if self._back:
             # In one file there is one sequence.
             raise RecordingError(
                 f"the relay goes on at {seq}, behind {self._seq}: it counts anew. "

@@ -138,7 +138,6 @@ class Recording:
         """Yield one connection, as a `Source`."""
         player = _Player(self, cursor() or 0)
         connection = Connection(player)
-        connection.may_jump = True  # what the relay left out is not in the file either
         try:
             yield connection
         finally:

@@ -110,3 +110,18 @@ async def test_what_is_taken_comes_in_batches_that_reach_to_their_own_last_frame
         Batch([identity(3), identity(4)], Cursor(4, None)),
         Batch([identity(5)], Cursor(9, "then")),
     ]
+
+
+async def test_no_batch_reaches_beyond_the_position_that_may_be_stored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_BATCH", 1)
+    inbox = Inbox()
+    inbox.take(Cursor(1, None))
+    for seq in (2, 9, 10):  # of which 9 lies behind a gap that may be a hole
+        inbox.put(identity(seq))
+    assert inbox.take(Cursor(2, None)) == [
+        Batch([identity(2)], Cursor(2, None)),
+        Batch([identity(9)], Cursor(2, None)),
+        Batch([identity(10)], Cursor(2, None)),
+    ]
