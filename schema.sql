@@ -14,9 +14,8 @@ create table cursors (
     seq        integer not null check (seq >= 0),    -- the last frame whose effect is in this file
     time       text,                                 -- when the relay says that it sent that frame
     applied_at integer not null,
-    -- The beginning of that frame's SHA-256: if the relay has another one at this seq some day, it
-    -- numbers anew. Null if it is not known.
-    mark       blob
+    mark       blob                                  -- the beginning of that frame's SHA-256: if the
+                                                     -- relay has another one there, it numbers anew
 ) strict, without rowid;
 
 -- The tracked repos: those that have, or had, a record of ours, and those an operator named.
@@ -46,7 +45,10 @@ create table repos (
     resync_due_at   integer not null default 0,
     resync_attempts integer not null default 0,
     resync_error    text,
-    resync_whole    integer not null default 0 check (resync_whole in (0, 1)) -- by its CAR, not by parts
+    resync_whole    integer not null default 0 check (resync_whole in (0, 1)), -- by its CAR, not by parts
+    sends_prev_data integer not null default 0 check (sends_prev_data in (0, 1))
+    -- Once a commit of it has said which tree it changed, one that does not is not applied: neither
+    -- that nor the operations are signed, so a relay could leave out a deletion.
 ) strict;
 create index repos_to_resync on repos (resync_due_at)
     where sync <> 'synchronized' and hosting = 'active';

@@ -25,6 +25,7 @@ from indexer.stream.events import (
     Identity,
     Info,
     Rejected,
+    RejectReason,
     Skipped,
     StreamError,
     Sync,
@@ -76,7 +77,7 @@ class Consumer:
         self._prover = prover
         self._rejections = log.OnceAMinute(_log, "event.rejected")
         self._projection = Projection(
-            scope, relay, is_replay=is_replay, on_invalid=self._tell_invalid
+            scope, relay, is_replay=is_replay, on_rejected=self._tell_rejected
         )
         self._checkpoint = checkpoint
         self._is_replay = is_replay
@@ -215,8 +216,8 @@ class Consumer:
             self.stats.noted["old_form"] += 1
         return change
 
-    def _tell_invalid(self, uri: str, what: str) -> None:
-        self._rejections.tell("invalid_record", what, reason="invalid_record", what=what, uri=uri)
+    def _tell_rejected(self, reason: RejectReason, subject: str, what: str) -> None:
+        self._rejections.tell(reason, what, reason=reason, what=what, subject=subject)
 
     async def _track_newcomers(self) -> None:
         """Learn which repos are tracked since the last look, also by a replay beside us."""

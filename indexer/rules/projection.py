@@ -21,6 +21,7 @@ from indexer.rules import record_rules, repo_rules
 from indexer.rules import slice as slices
 from indexer.rules.record_rules import Parsed, tokens_of, uri_of
 from indexer.rules.repo_rules import Stream
+from indexer.rules.slice import Slice
 from indexer.store import backfills, members, records, repos, resyncs, tombstones
 from indexer.store.db import Transaction
 from indexer.store.tombstones import Tombstone
@@ -49,6 +50,7 @@ class Desynchronize:
     renumbered: bool = False
 
 
+OnRejected = Callable[[RejectReason, str, str], None]
 Change = VerifiedCommit | VerifiedSync | Account | Rejected | Desynchronize
 
 
@@ -59,7 +61,7 @@ Keep = Callable[[Sequence[Tombstone]], Awaitable[None]]
 class Projection:
     """The rules, for one scope and the events of one relay host: its live stream, or a replay.
 
-    `on_invalid` hears of each record that does not fit its lexicon: its URI, and why.
+    `on_rejected` hears of each record or commit that is not taken: why, which, and what is wrong.
     """
 
     def __init__(
@@ -68,10 +70,10 @@ class Projection:
         relay: str,
         *,
         is_replay: bool = False,
-        on_invalid: Callable[[str, str], None] = lambda uri, why: None,
+        on_rejected: OnRejected = lambda reason, subject, what: None,
     ) -> None:
         self._scope = scope
-        self._on_invalid = on_invalid
+        self._on_rejected = on_rejected
         self._relay = relay
         self._stream = Stream.replay(relay) if is_replay else Stream.live(relay)
         self._checks: dict[str, int] = {}  # when a malformed frame last had a repo checked, Unix ms
@@ -202,7 +204,7 @@ class Projection:
         for change in run:
             match change:
                 case VerifiedCommit():
-                    if repo_rules.advance(part, change, self._stream, now):
+                    if self._advance(part, change, rejected, now):
                         record_rules.apply_writes(part, change, parsed[id(change)], now)
                 case VerifiedSync():
                     repo_rules.sync(part, change)
@@ -219,6 +221,18 @@ class Projection:
         for did in purged:
             await tombstones.purge_repo(tx, did, now)
             await members.purge_repo(tx, did)
+
+    def _advance(
+        self, part: Slice, commit: VerifiedCommit, rejected: list[RejectReason], now: int
+    ) -> bool:
+        """Let a repo stand at a commit; return whether its writes are to be applied."""
+        before = part.repo(commit.did)
+        applies = repo_rules.advance(part, commit, self._stream, now)
+        is_news = before.rev is None or commit.rev > before.rev
+        if not applies and is_news and repo_rules.is_downgraded(before, commit):
+            rejected.append("old_form")
+            self._on_rejected("old_form", commit.did, "a commit without prevData")
+        return applies
 
     async def _space_checks(self, tx: Transaction, did: str, now: int) -> None:
         """Let a repo be checked for malformed frames now, or a while after it last was.
@@ -243,7 +257,7 @@ class Projection:
         fields = self._read(write, known)
         if isinstance(fields, str):
             rejected.append("invalid_record")
-            self._on_invalid(uri, fields)
+            self._on_rejected("invalid_record", uri, fields)
             return Parsed(uri, kind, write, None)
         trusted = not isinstance(fields, Invite) or self._scope.is_trusted(commit.did, fields)
         row = Row(

@@ -54,8 +54,20 @@ def advance(part: Slice, commit: VerifiedCommit, stream: Stream, now: int) -> bo
         return False  # played again: a repo that is complete up to its rev has nothing to learn
     if repo.whole_rev is not None and commit.rev <= repo.whole_rev:
         return False  # nor from the time before it came into doubt
+    if is_downgraded(repo, commit):
+        if is_newer:
+            part.put_repo(_doubted(repo))
+        return False
     part.put_repo(_advanced(repo, commit) if is_newer else repo)
     return True
+
+
+def is_downgraded(repo: Repo, commit: VerifiedCommit) -> bool:
+    """Whether a commit does not say which tree it changed, although its repo's do.
+
+    Neither that nor the operations are signed: a relay that takes both away hides a deletion.
+    """
+    return repo.sends_prev_data and commit.prev_data is None and commit.since is not None
 
 
 def made_whole(repo: Repo, contents: Contents) -> Repo:
@@ -171,7 +183,12 @@ def _advanced(repo: Repo, commit: VerifiedCommit) -> Repo:
     elif repo.whole_rev == repo.rev:
         whole_rev = commit.rev
     return repo._replace(
-        rev=commit.rev, data=commit.data, sync=sync, whole_rev=whole_rev, stretch=stretch
+        rev=commit.rev,
+        data=commit.data,
+        sync=sync,
+        whole_rev=whole_rev,
+        stretch=stretch,
+        sends_prev_data=repo.sends_prev_data or commit.prev_data is not None,
     )
 
 

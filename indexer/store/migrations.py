@@ -135,8 +135,13 @@ MIGRATIONS: Mapping[int, str] = {
             reason    text    not null
         ) strict;
     """,
-    # A relay that numbers anew is told by its frame at the cursor.
-    8: "alter table cursors add column mark blob;",
+    # A relay that numbers anew is told by its frame at the cursor, and one that hides deletions by
+    # what it takes out of a repo's commits.
+    8: """
+        alter table cursors add column mark blob;
+        alter table repos add column sends_prev_data integer not null default 0
+            check (sends_prev_data in (0, 1));
+    """,
 }
 SCHEMA_VERSION = 9
 

@@ -28,10 +28,12 @@ class Repo(NamedTuple):
     hosting_time: str | None = None
     whole_rev: str | None = None
     stretch: str | None = None
+    sends_prev_data: bool = False
 
 
 _COLUMNS = """
-    did, rev, data, sync, hosting, hosting_relay, hosting_seq, hosting_time, whole_rev, stretch
+    did, rev, data, sync, hosting, hosting_relay, hosting_seq, hosting_time, whole_rev, stretch,
+    sends_prev_data
 """
 
 
@@ -45,7 +47,10 @@ async def load(db: Reader, dids: Iterable[str]) -> dict[str, Repo]:
         f"select {_COLUMNS} from json_each(:dids) cross join repos on did = value",  # noqa: S608
         {"dids": json_list(dids)},
     )
-    return {row["did"]: Repo(*row) for row in rows}
+    return {
+        row["did"]: Repo(*row)._replace(sends_prev_data=bool(row["sends_prev_data"]))
+        for row in rows
+    }
 
 
 async def whole_rev(db: Reader, did: str) -> str | None:
@@ -58,7 +63,7 @@ async def save(tx: Transaction, repos: Iterable[Repo]) -> None:
     await tx.execute_many(
         f"""
         insert into repos ({_COLUMNS})
-        values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
         on conflict (did) do update set
             -- What has just gone out of step is fetched at once, whatever failed before.
             resync_due_at = case when sync = 'synchronized' then 0 else resync_due_at end,
@@ -66,7 +71,8 @@ async def save(tx: Transaction, repos: Iterable[Repo]) -> None:
             whole_rev = excluded.whole_rev, stretch = excluded.stretch,
             rev = excluded.rev, data = excluded.data, sync = excluded.sync,
             hosting = excluded.hosting, hosting_relay = excluded.hosting_relay,
-            hosting_seq = excluded.hosting_seq, hosting_time = excluded.hosting_time
+            hosting_seq = excluded.hosting_seq, hosting_time = excluded.hosting_time,
+            sends_prev_data = excluded.sends_prev_data
         """,  # noqa: S608
         list(repos),
     )

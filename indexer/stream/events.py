@@ -27,7 +27,7 @@ RejectReason = Literal[
     "bad_signature",  # the key that the DID names did not sign it
     "bad_tree",  # the MST is malformed, or the operations did not lead from `prevData` to it
     "no_key",  # the DID can't be resolved now, or names no key
-    "old_form",  # without `prevData`, which this daemon is set to refuse
+    "old_form",  # without `prevData`, which its repo has sent before, or which we are set to want
     "future_rev",  # a clock that runs ahead would outlive every later revision
     "invalid_record",  # it does not fit its lexicon
 ]

@@ -172,6 +172,7 @@ async def run_a_daemon(tx: Transaction) -> None:
     await resyncs.due(tx, now, 100)
     await resyncs.claim(tx, [ALICE], now)
     await resyncs.put_off(tx, ALICE, "no", now)
+    await resyncs.postpone(tx, ALICE, now)
     await resyncs.mark_whole(tx, ALICE, "3l")
     await repos.set_hosting(tx, ALICE, "active", None)
     await resyncs.end(tx, ALICE)
