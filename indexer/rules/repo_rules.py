@@ -101,6 +101,9 @@ def account(part: Slice, account: Account, stream: Stream, now: int) -> bool:
     """Note what the host says of an account; return whether that was news."""
     repo = part.repo(account.did)
     if _is_outdated(repo, account.seq, account.time, stream, now):
+        if stream.is_live and repo.hosting_relay != stream.name and not _ms(account.time):
+            # Of two relays, which has no time to go by: the account's host is to be asked.
+            part.put_repo(_doubted(repo))
         return False
     hosting = hosting_of(account.active, account.status)
     if hosting == "active" != repo.hosting:
@@ -120,8 +123,7 @@ def time_of_answer(repo: Repo, now: int) -> str | None:
     """Return what dates that a repo's host was asked `now` (Unix ms); None if nothing may.
 
     What a replay says from before is outdated by it, while the live stream that spoke last goes on
-    by its numbers. Where none has spoken, its first word would be held against our clock, which
-    may be ahead of its own.
+    by its numbers. Where none has spoken, what is known of it is a replay's, by its own clock.
     """
     return format_datetime(now) if _is_told_live(repo) else None
 
@@ -197,7 +199,8 @@ def _is_outdated(repo: Repo, seq: int, time: str | None, stream: Stream, now: in
 
     Within one stream `seq` decides. Between two it can't: each relay numbers its own, and what
     is replayed may bear numbers that its relay has given up since, or another machine's relay
-    of the same name. So the times decide, which is all that is left.
+    of the same name. So the times decide, which is all that is left. But what comes live is newer
+    than what no stream has said: that a search found a repo, or what its host has answered.
     """
     if repo.hosting_seq is not None:
         if repo.hosting_relay == stream.name:
@@ -206,6 +209,8 @@ def _is_outdated(repo: Repo, seq: int, time: str | None, stream: Stream, now: in
         # what was played live look new.
         if repo.hosting_relay == stream.relay and seq <= repo.hosting_seq:
             return True
+    if stream.is_live and not _is_told_live(repo):
+        return False
     return _is_dated(repo, now) and _ms(time) <= _ms(repo.hosting_time)
 
 

@@ -242,12 +242,12 @@ async def test_a_repo_that_was_put_away_when_its_host_was_asked_comes_into_doubt
     assert await resyncs.due(index.db, NOW, 9) == [ALICE]
 
 
-async def test_what_was_rejected_before_a_host_was_asked_puts_nothing_in_doubt(
+async def test_what_was_rejected_in_a_replay_before_a_host_was_asked_puts_nothing_in_doubt(
     index: Index,
 ) -> None:
     await put_away(index)
     before = await index.dump()
-    await index.apply(Rejected(500, at(-1), "no_key", ALICE, None))
+    await index.replay(Rejected(500, at(-1), "no_key", ALICE, None))
     assert await index.dump() == before
 
 
