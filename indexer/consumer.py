@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from indexer import log
 from indexer.proof.verify import is_old_form
-from indexer.prover import Prover
+from indexer.prover import Prover, did_of
 from indexer.records import Scope
 from indexer.rules.projection import Change, Desynchronize, Keep, Projection
 from indexer.store import cursors, repos
@@ -26,7 +26,6 @@ from indexer.stream.events import (
     Info,
     Rejected,
     RejectReason,
-    Skipped,
     StreamError,
     Sync,
 )
@@ -154,18 +153,7 @@ class Consumer:
         if not events and position == self._saved:
             return
         now = int(self._clock() * 1000)
-        await self._prover.learn(
-            event.repo if isinstance(event, Commit) else event.did
-            for event in events
-            if isinstance(event, Commit | Sync)
-        )
-        changes = []
-        since = time.monotonic()
-        for event in events:
-            # By time and not by number: a host may send commits that take a thousand times longer.
-            since = await turn(since)
-            if (change := await self._proven(event, now)) is not None:
-                changes.append(change)
+        changes = [change for change in await self._judge(events, now) if change is not None]
         began = time.perf_counter()
         async with self._db.transaction() as tx:
             self.stats.rejected.update(await self._projection.apply(tx, changes, now))
@@ -182,18 +170,45 @@ class Consumer:
         self.stats.batch_events.add(len(events))
         self.stats.batch_seconds.add(time.perf_counter() - began)
 
-    async def _proven(self, event: Event, now: int) -> Change | None:
-        change: Change | None = None
-        self.stats.events[type(event).__name__.lower()] += 1
+    async def _judge(self, events: list[Event], now: int) -> list[Change | None]:
+        """Return what each event amounts to; None where that is nothing.
+
+        Keys are asked for side by side: those that are not known before, those that do not fit
+        after. While that goes on nothing is applied, so the order stays, and the cursor.
+        """
+        prover = self._prover
+        await prover.learn(did_of(event) for event in events if isinstance(event, Commit | Sync))
+        changes: list[Change | None] = []
+        doubtful: list[tuple[int, Commit | Sync]] = []
+        since = time.monotonic()
+        for event in events:
+            # By time and not by number: a host may send commits that take a thousand times longer.
+            since = await turn(since)
+            self.stats.events[type(event).__name__.lower()] += 1
+            if not isinstance(event, Commit | Sync):
+                changes.append(self._change_of(event))
+                continue
+            changes.append(prover.look(event, now))
+            if changes[-1] is None:
+                doubtful.append((len(changes) - 1, event))
+        await prover.renew(did_of(event) for _, event in doubtful)
+        for place, event in doubtful:
+            since = await turn(since)
+            changes[place] = prover.settle(event, now)
+        for event, change in zip(events, changes, strict=True):
+            self._count(event, change)
+        return changes
+
+    def _change_of(self, event: Event) -> Change | None:
+        """Return what an event that needs no proof amounts to."""
         match event:
-            case Commit() | Sync():
-                change = await self._prover.prove(event, now)
             case Account() | Rejected():
-                change = event
+                return event
             case Identity(did=did):
                 self._forget_identity(did)
+                self._prover.forget(did)
             case Info() if event is JOINED_LIVE:
-                change = Desynchronize()
+                return Desynchronize()
             case Info(name, message) if name != OUTDATED_CURSOR or self._is_replay:
                 _log.warning("stream.informed", name=name, message=message)
             case Info(name, message) | StreamError(name, message):
@@ -203,9 +218,10 @@ class Consumer:
                     message=message,
                     action="every tracked repo is checked again",
                 )
-                change = Desynchronize(renumbered=isinstance(event, StreamError))
-            case Skipped():
-                pass
+                return Desynchronize(renumbered=isinstance(event, StreamError))
+        return None
+
+    def _count(self, event: Event, change: Change | None) -> None:
         if isinstance(change, Rejected):
             self.stats.rejected[change.reason] += 1
             self._rejections.tell(
@@ -214,7 +230,6 @@ class Consumer:
             )  # fmt: skip
         elif isinstance(event, Commit) and is_old_form(event):
             self.stats.noted["old_form"] += 1
-        return change
 
     def _tell_rejected(self, reason: RejectReason, subject: str, what: str) -> None:
         self._rejections.tell(reason, what, reason=reason, what=what, subject=subject)

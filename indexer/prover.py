@@ -2,7 +2,7 @@
 
 `proof` does not know where keys come from, and `identity` not what they are for.
 Between them: a key is asked for when it is needed, and once more when it does not fit, since the
-account may have got a new one.
+account may have got a new one. A batch asks for all that it needs side by side, twice at most.
 """
 
 import asyncio
@@ -16,9 +16,9 @@ from indexer.stream.events import Commit, Rejected, Sync, VerifiedCommit, Verifi
 
 AT_ONCE = 24  # DIDs that are asked for side by side, of PLC and of did:web hosts each
 # Seconds that a batch of events waits for keys of PLC: of 1,000 DIDs, all come if it answers within
-# 0.7 s. And of did:web hosts: strangers run them, who are not to hold up the stream.
-PATIENCE = 30.0
-PATIENCE_WEB = 5.0
+# 0.1 s. And of did:web hosts: strangers run them, who are not to hold up the stream.
+PATIENCE = 5.0
+PATIENCE_WEB = 2.0
 
 
 class Identities(Protocol):
@@ -55,35 +55,78 @@ class Prover:
         # Times of the event loop; None before the first batch: as long as it takes.
         self._until: float | None = None
         self._until_web: float | None = None
+        self._keys: dict[str, str | None] = {}  # of the batch: None if a DID has none
 
     async def learn(self, dids: Iterable[str]) -> None:
-        """Resolve a batch's DIDs side by side, so that its events are proven without a wait.
+        """Begin a batch: resolve its DIDs side by side, so that `look` needs no wait.
 
         From here on the batch has patience. Where that ends, events whose key is not known by then
         are rejected as `no_key`, which a resync repairs; those keys count as never asked for.
         """
         now = asyncio.get_running_loop().time()
         self._until, self._until_web = now + PATIENCE, now + PATIENCE_WEB
-        unknown = [did for did in set(dids) if self._identities.known(did) is None]
-        await asyncio.gather(*map(self._key, unknown))
+        self._keys = {}
+        unknown = []
+        for did in set(dids):
+            if (identity := self._identities.known(did)) is not None:
+                self._keys[did] = identity.signing_key
+            else:
+                unknown.append(did)
+        await asyncio.gather(*map(self._learn, unknown))
+
+    def forget(self, did: str) -> None:
+        """Take a DID for unknown from here on in the batch: its identity may be another."""
+        self._keys.pop(did, None)
+
+    def look(
+        self, event: Commit | Sync, now: int
+    ) -> VerifiedCommit | VerifiedSync | Rejected | None:
+        """Prove one event by what was learnt; None if a newer key has to be had. `now` is Unix ms.
+
+        That is for `renew`, and then for `settle`.
+        """
+        if isinstance(event, Commit) and self._refuse_old_form and is_old_form(event):
+            return Rejected(event.seq, event.time, "old_form", event.repo, event.rev)
+        did = did_of(event)
+        if did not in self._keys:
+            return None
+        change = self.settle(event, now)
+        is_doubtful = isinstance(change, Rejected) and change.reason == "bad_signature"
+        return None if is_doubtful else change
+
+    async def renew(self, dids: Iterable[str]) -> None:
+        """Ask side by side for newer keys of these DIDs: each at most once in a while."""
+        await asyncio.gather(*map(self._renew, set(dids)))
+
+    def settle(self, event: Commit | Sync, now: int) -> VerifiedCommit | VerifiedSync | Rejected:
+        """Prove one event by what is known by now."""
+        key = self._keys.get(did_of(event))
+        change = self._verify(event, key, now)
+        if key is None and isinstance(change, Rejected) and change.reason == "bad_signature":
+            return replace(change, reason="no_key")
+        return change
 
     async def prove(
         self, event: Commit | Sync, now: int
     ) -> VerifiedCommit | VerifiedSync | Rejected:
-        """Prove one event, after one refresh of the identity if need be. `now` is Unix ms."""
-        if isinstance(event, Commit) and self._refuse_old_form and is_old_form(event):
-            return Rejected(event.seq, event.time, "old_form", event.repo, event.rev)
-        did = event.repo if isinstance(event, Commit) else event.did
-        key = await self._key(did)
-        change = self._verify(event, key, now)
-        if isinstance(change, Rejected) and change.reason == "bad_signature":
-            # Without a key it was asked for just now: that is enough.
-            fresh = None if key is None else await self._key(did, refresh=True, known=key)
-            if fresh is None:
-                return replace(change, reason="no_key")
-            if fresh != key:
-                return self._verify(event, fresh, now)
+        """Prove one event for itself, after one refresh of the identity if need be."""
+        did = did_of(event)
+        await self._learn(did)
+        change = self.look(event, now)
+        if change is None:
+            await self._renew(did)
+            change = self.settle(event, now)
         return change
+
+    async def _learn(self, did: str) -> None:
+        self._keys[did] = await self._key(did)
+
+    async def _renew(self, did: str) -> None:
+        if did not in self._keys:
+            await self._learn(did)
+        elif (known := self._keys[did]) is not None:
+            # Without a key it was asked for just now: that is enough.
+            self._keys[did] = await self._key(did, refresh=True, known=known)
 
     def _verify(
         self, event: Commit | Sync, key: str | None, now: int
@@ -110,3 +153,8 @@ class Prover:
             return known
         except IdentityError:
             return None
+
+
+def did_of(event: Commit | Sync) -> str:
+    """Return whose repo it is of, as it claims."""
+    return event.repo if isinstance(event, Commit) else event.did

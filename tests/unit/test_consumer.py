@@ -210,10 +210,10 @@ async def test_commits_that_are_slow_to_check_leave_turns_to_others(
     steps: list[str] = []
 
     class Slow(Prover):
-        async def prove(self, event: Any, now: int) -> Any:
+        def look(self, event: Any, now: int) -> Any:
             steps.append("check")
             time.sleep(TURN)  # as a commit of many blocks takes it
-            return await super().prove(event, now)
+            return super().look(event, now)
 
     async def wait_for_turns() -> None:
         while True:

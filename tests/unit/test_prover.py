@@ -275,6 +275,7 @@ async def test_a_batch_of_many_unknown_dids_ends_with_every_key_known(
     network: Network, prover: Prover, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Not all of them have their turn within the time that a single answer may take.
+    monkeypatch.setattr(module, "PATIENCE", 30.0)  # the machine may be slow
     monkeypatch.setattr(identity_resolver, "DEADLINE", 1.0)
     network.plc.pause = 0.2
     dids = many_dids(300)
@@ -298,7 +299,7 @@ async def test_a_key_that_could_not_be_asked_for_in_time_is_not_remembered_as_a_
         started = time.monotonic()
         await prover.learn(dids)
         changes = [await prover.prove(event, NOW) for event in events]
-        assert time.monotonic() - started < 3  # and not 200 times 0.2
+        assert time.monotonic() - started < 10  # and not 200 times 0.2
     reasons = [change.reason for change in changes if isinstance(change, Rejected)]
     assert set(reasons) == {"no_key"}
     assert 0 < len(reasons) < len(dids)
