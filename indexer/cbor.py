@@ -25,12 +25,13 @@ Fields = dict[str, Scalar]
 def has_more_values(data: bytes, most: int) -> bool:
     """Whether these items are made of more values than `most`, or claim to be.
 
-    Keys of maps count too. Of data that is malformed it is told up to there.
+    A key of a map counts with its value, a link as one. Of data that is malformed it is told up to
+    there.
     """
-    position, count, end = 0, 0, len(data)
+    position, left, end = 0, most, len(data)
     while position < end:
-        count += 1
-        if count > most:
+        left -= 1
+        if left < 0:
             return True
         first = data[position]
         position += 1
@@ -43,9 +44,38 @@ def has_more_values(data: bytes, most: int) -> bool:
             position += size
         if kind in (_BYTES, _TEXT):
             position += argument
-        elif kind in (_ARRAY, _MAP) and count + argument > most:
-            return True
+        elif kind in (_ARRAY, _MAP):
+            if argument > left:
+                return True
+            if kind == _MAP:
+                left += argument
+        elif kind == _TAG:
+            left += 1
     return False
+
+
+def without_depths(data: bytes, levels: int, most: int) -> bytes | None:
+    """Return a map without the fields that are nested deeper than so many levels.
+
+    Decoders go into each other for each level, and have to stop somewhere. None if it is no map,
+    or has more values than `most`.
+    """
+    walk = _Walk(data, 2 * most)
+    kept: list[bytes] = []
+    try:
+        kind, count = walk.head()
+        if kind != _MAP or count > most:
+            return None
+        for _ in range(count):
+            start = walk.position
+            walk.skip(*walk.head())  # the key
+            if walk.skip(*walk.head()) <= levels:
+                kept.append(data[start : walk.position])
+    except _LostError:
+        return None
+    if walk.position != len(data):
+        return None
+    return b"\xb9" + len(kept).to_bytes(2) + b"".join(kept)
 
 
 class Skimmed(NamedTuple):
@@ -64,7 +94,7 @@ def skim(message: bytes) -> Skimmed:
     """
     header: Fields = {}
     body: Fields = {}
-    walk = _Walk(message)
+    walk = _Walk(message, SKIM_STEPS)
     try:
         walk.fields(header)
     except _LostError:
@@ -80,18 +110,18 @@ class _LostError(Exception):
 
 
 class _Walk:
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, steps: int) -> None:
         self.position = 0
         self._data = data
-        self._steps = SKIM_STEPS
+        self._steps = steps
 
     def fields(self, into: Fields) -> None:
         """Read a map; of a key that comes twice the first value counts."""
-        kind, count = self._head()
+        kind, count = self.head()
         if kind != _MAP or count > MAX_FIELDS:
             raise _LostError
         for _ in range(count):
-            kind, size = self._head()
+            kind, size = self.head()
             if kind != _TEXT:
                 raise _LostError
             key = self._text(size)
@@ -100,7 +130,7 @@ class _Walk:
                 into[key] = value
 
     def _value(self) -> "Scalar | _Other":
-        kind, argument = self._head()
+        kind, argument = self.head()
         if kind == _UNSIGNED:
             return argument
         if kind == _NEGATIVE:
@@ -109,27 +139,29 @@ class _Walk:
             return self._text(argument)
         if kind == _SIMPLE and argument in _SIMPLE_VALUES:
             return _SIMPLE_VALUES[argument]
-        self._skip(kind, argument)
+        self.skip(kind, argument)
         return _OTHER
 
-    def _skip(self, kind: int, argument: int) -> None:
-        """Pass over the rest of a value whose head was read, and all within it."""
-        within = 0  # values that are still to come
+    def skip(self, kind: int, argument: int) -> int:
+        """Pass over the rest of a value whose head was read; return how deep it is nested."""
+        within = [0]  # values that are still to come, level by level
+        deepest = 0
         while True:
             if kind in (_BYTES, _TEXT):
                 self.position += argument
-            elif kind == _ARRAY:
-                within += argument
-            elif kind == _MAP:
-                within += 2 * argument
+            elif kind in (_ARRAY, _MAP) and argument:
+                within.append(argument if kind == _ARRAY else 2 * argument)
+                deepest = max(deepest, len(within) - 1)
             elif kind == _TAG:
-                within += 1
-            if not within:
-                return
-            within -= 1
-            kind, argument = self._head()
+                within[-1] += 1
+            while len(within) > 1 and not within[-1]:
+                within.pop()
+            if not within[-1]:
+                return deepest
+            within[-1] -= 1
+            kind, argument = self.head()
 
-    def _head(self) -> tuple[int, int]:
+    def head(self) -> tuple[int, int]:
         data, position = self._data, self.position
         self._steps -= 1
         if position >= len(data) or not self._steps:

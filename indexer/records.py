@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import libipld
 
+from indexer.cbor import has_more_values, without_depths
 from indexer.lexicon.interpreter import LexiconError, Lexicons
 from indexer.lexicon.syntax import is_did, parse_at_uri, parse_datetime
 
@@ -20,8 +21,12 @@ KINDS: tuple[Kind, ...] = ("space", "invite", "verification")
 SPACE_LEXICON = "rsvp.atmo.space"
 INVITE_LEXICON = "rsvp.atmo.space.invite"
 VERIFICATION_LEXICON = "app.bsky.graph.verification"
-MAX_RECORD = 65_536  # bytes; unknown fields are allowed, but to decode and check them costs us
-MAX_DISPLAY_NAME = 6_400  # bytes: ten times a profile's; the lexicon itself names no limit
+# What a record may cost us: unknown fields are allowed, and are decoded and checked too. A PDS
+# takes no more than a million bytes, and for the rest whatever its stack allows.
+MAX_RECORD = 1_000_000  # bytes
+MAX_VALUES = 20_000
+MAX_NAME = 6_400  # bytes of a display name that are kept; no profile's has more than 640
+MAX_LEVELS = 200  # within a field; a deeper one is none that we know, and is left unread
 
 _TOKEN_HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -49,7 +54,7 @@ class Invite(NamedTuple):
 class Verification(NamedTuple):
     subject: str  # a DID
     handle: str  # the subject's at that time
-    display_name: str
+    display_name: str  # up to `MAX_NAME` bytes of it: longer ones fit no profile
     created_at: int  # Unix ms
 
 
@@ -129,7 +134,7 @@ class Scope:
 
     def _space(self, collection: str, record: Mapping[str, Any]) -> Space:
         if collection == SPACE_LEXICON:
-            self._lexicons.record(SPACE_LEXICON, record)
+            self._lexicons.stored_record(SPACE_LEXICON, record)
             name, description = record.get("name"), record.get("description")
         else:
             # A type of space that we have no document of needs `createdAt` only. The rest may
@@ -140,7 +145,7 @@ class Scope:
         return Space(name, description, _time(record.get("createdAt")))
 
     def _invite(self, collection: str, record: Mapping[str, Any]) -> Invite:
-        self._lexicons.record(INVITE_LEXICON, record, type_=collection)
+        self._lexicons.stored_record(INVITE_LEXICON, record, type_=collection)
         token_hash = record["tokenHash"]
         if not _TOKEN_HASH.fullmatch(token_hash):
             raise InvalidRecord("tokenHash: must be 64 lower-case hex digits")
@@ -156,24 +161,27 @@ class Scope:
         )
 
     def _verification(self, collection: str, record: Mapping[str, Any]) -> Verification:
-        self._lexicons.record(VERIFICATION_LEXICON, record, type_=collection)
-        if len(record["displayName"].encode()) > MAX_DISPLAY_NAME:
-            raise InvalidRecord(f"displayName: must be at most {MAX_DISPLAY_NAME} bytes")
+        self._lexicons.stored_record(VERIFICATION_LEXICON, record, type_=collection)
         return Verification(
             subject=record["subject"],
             handle=record["handle"].lower(),
-            display_name=record["displayName"],
+            display_name=record["displayName"].encode()[:MAX_NAME].decode(errors="ignore"),
             created_at=_time(record["createdAt"]),
         )
 
 
 def _decode(block: bytes) -> Mapping[str, Any]:
-    # Decoded, hostile CBOR takes up to 70 times its size.
+    # Decoded, hostile CBOR takes up to 200 times its size: it is counted before.
     if len(block) > MAX_RECORD:
-        raise InvalidRecord(f"the record is larger than {MAX_RECORD} bytes")
+        raise InvalidRecord(f"the record is larger than {MAX_RECORD:,} bytes")
+    if has_more_values(block, MAX_VALUES):
+        raise InvalidRecord(f"the record has more than {MAX_VALUES:,} values")
     try:
         record = libipld.decode_dag_cbor(block)
-    except (ValueError, RecursionError):
+    except RecursionError:
+        shallow = without_depths(block, MAX_LEVELS, MAX_VALUES)
+        record = None if shallow is None else libipld.decode_dag_cbor(shallow)
+    except ValueError:
         record = None
     if not isinstance(record, dict):
         raise InvalidRecord("the block is no record")

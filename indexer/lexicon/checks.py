@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 MAX_DEPTH = 64  # objects and arrays within each other, in a value or a document
+ANY_DEPTH = -(10**9)  # where a value begins whose depth is limited by other means
 
 Schema: TypeAlias = Mapping[str, Any]
 Check: TypeAlias = Callable[[Any, int], Any]

@@ -20,9 +20,16 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Final, Self
 
-from indexer.lexicon.checks import MAX_DEPTH, Check, Checks, LexiconError, Schema, as_record
+from indexer.lexicon.checks import (
+    MAX_DEPTH,
+    Check,
+    Checks,
+    LexiconError,
+    Schema,
+    as_record,
+)
 from indexer.lexicon.documents import read_document
-from indexer.lexicon.values import MAKERS, make_object
+from indexer.lexicon.values import MAKERS, check_fields_unknown, make_object
 
 __all__ = ["MAX_DEPTH", "LexiconError", "Lexicons"]
 
@@ -80,6 +87,18 @@ class Lexicons:
             raise KeyError(f"no record {nsid!r} among the lexicons")
         checked: dict[str, Any] = as_record(self._records[nsid], type_ or nsid)(value, 0)
         return checked
+
+    def stored_record(
+        self, nsid: str, value: Mapping[str, Any], type_: str | None = None
+    ) -> dict[str, Any]:
+        """Check a record that a repo holds; return the fields that its document has.
+
+        The others may be nested to any depth: hosts take whatever their stack allows.
+        """
+        described = {"$type", *self._definitions[nsid]["record"].get("properties", {})}
+        check_fields_unknown({key: item for key, item in value.items() if key not in described})
+        known = {key: item for key, item in value.items() if key in described}
+        return self.record(nsid, known, type_)
 
     def input(self, nsid: str, value: object) -> Any:
         """Check the body of a call; None stands for no body."""

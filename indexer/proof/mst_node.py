@@ -7,9 +7,12 @@ from hashlib import sha256
 
 import libipld
 
+from indexer.cbor import has_more_values
 from indexer.stream.decode import CID_LENGTH, CID_PREFIX
 
 MAX_KEY = 1_024  # bytes of a path
+LARGE = 16_384  # bytes; of a larger node the values are counted before any is made
+VALUE_BYTES = 10  # that a value of a node takes at least, on average: a CID has 41
 
 EMPTY = b"\xa2\x61e\x80\x61l\xf6"  # a node without anything: an empty repo's root
 EMPTY_ROOT = CID_PREFIX + sha256(EMPTY).digest()
@@ -106,6 +109,8 @@ def read_node(block: bytes) -> tuple[list[bytes], list[bytes], list[Kid], list[i
     That is, of each, the number of bytes at its beginning that the one before has too.
     Raises `BadTree`, also for keys that are not in order, or not written as they have to be.
     """
+    if len(block) > LARGE and has_more_values(block, len(block) // VALUE_BYTES):
+        raise BadTree("a node of the tree is made of too many values")
     try:
         fields = libipld.decode_dag_cbor(block)
         first = fields["l"]

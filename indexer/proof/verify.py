@@ -32,6 +32,7 @@ from indexer.stream.events import (
 
 MAX_AHEAD = 300_000_000  # microseconds that a rev may lie in the future
 REPO_VERSION = 3
+MAX_COMMIT = 8_192  # bytes of a commit object; it has some 250
 
 _SIGNATURE = b"\x63sig\x58\x40"  # the entry of a commit object, up to its 64 bytes
 
@@ -131,7 +132,8 @@ def prove_commit(
     block: bytes, did: str, key: str | None, expected_rev: str | None = None
 ) -> SignedCommit:
     """Return what a commit object of this DID says, if this did:key signed it; else `Unproven`."""
-    commit = _map(block) or {}
+    # Not even decoded if it is too large: hostile CBOR takes up to 200 times its size.
+    commit = _map(block) or {} if len(block) <= MAX_COMMIT else {}
     rev, data = commit.get("rev"), commit.get("data")
     if (
         commit.get("did") != did

@@ -88,7 +88,6 @@ INVALID: dict[str, tuple[str, dict[str, Any]]] = {
     "a subject that is a handle": (VERIFICATION, verification(subject="carol.test")),
     "a handle that is a DID": (VERIFICATION, verification(handle=CAROL)),
     "a display name that is null": (VERIFICATION, verification(displayName=None)),
-    "a display name of 6401 bytes": (VERIFICATION, verification(displayName="x" * 6_401)),
     "a time of no day": (VERIFICATION, verification(createdAt="2026-02-30T12:00:00Z")),
 }
 
@@ -118,7 +117,7 @@ def test_a_block_that_is_no_record_is_refused(data: bytes) -> None:
 
 
 def test_a_record_of_the_largest_size_is_read() -> None:
-    data = block(space(x="y" * (MAX_RECORD - len(block(space(x="y" * 60_000))) + 60_000)))
+    data = block(space(x="y" * (MAX_RECORD - len(block(space(x="y" * 90_000))) + 90_000)))
     assert len(data) == MAX_RECORD
     assert isinstance(SCOPE.read(SPACE, data), Space)
 
