@@ -7,6 +7,7 @@ from collections.abc import Callable
 from indexer import log
 from indexer.consumer import Consumer
 from indexer.lexicon.syntax import parse_datetime
+from indexer.stream.clocks import Clocks
 from indexer.stream.pace import Look, Pace
 
 LOOK_EVERY = 0.5  # seconds
@@ -18,17 +19,23 @@ _log = log.get("catch_up")
 async def watch(consumer: Consumer, clock: Callable[[], float] = time.time) -> None:
     """Keep `consumer.stats.pace` up to date for ever; while the index is behind, tell the log.
 
-    A daemon that is live has nothing to tell.
+    A daemon that is live has nothing to tell, but that its clock is not the relay's.
     """
-    stats = consumer.stats
+    stats, clocks = consumer.stats, Clocks()
     began = told = 0.0
     frames = 0  # when it began
     while True:
         now, was_behind = clock(), stats.pace.is_behind
         sent = _sent_at(consumer)
         is_waiting = consumer.is_connected and consumer.is_settled
-        pace = stats.pace.seen(Look(now, stats.frames, sent, is_waiting))
-        stats.pace = pace
+        look = Look(now, stats.frames, sent, is_waiting)
+        stats.pace = pace = stats.pace.seen(look)
+        if (apart := clocks.seen(look)) is not None:
+            _log.error(
+                "clock.differs",
+                relay_ahead_s=round(apart),
+                action="set the clock of this machine, or tell who runs the relay",
+            )
         seq = consumer.position.seq if consumer.position else None
         if pace.is_behind and not was_behind:
             began, frames, told = now, stats.frames, now

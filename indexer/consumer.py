@@ -99,6 +99,11 @@ class Consumer:
             clock=clock,
         )
         self._saved: Cursor | None = self.position
+        # Set once the stream is joined where it is to be: what is searched for from then on is
+        # either found, or comes live.
+        self.joined = asyncio.Event()
+        if start is not None:
+            self.joined.set()
 
     async def run(self) -> None:
         """Read to the end or the `last` seq. Raises what is our own fault, the cursor unmoved."""
@@ -166,6 +171,8 @@ class Consumer:
                 # neither: no frame is lost, and one that comes again changes nothing.
                 await self._checkpoint(tx, position and replace(position, applied_at=now))
         self._saved = position
+        if any(event is JOINED_LIVE for event in events):
+            self.joined.set()
         self.stats.moved_at = now / 1000
         self.stats.batch_events.add(len(events))
         self.stats.batch_seconds.add(time.perf_counter() - began)

@@ -128,7 +128,13 @@ async def _daemon(
             relay=settings.relay_host,
             keep=keep,
         )
-        backfiller = Backfiller(db, client, relay_url=settings.relay, relay=settings.relay_host)
+        backfiller = Backfiller(
+            db,
+            client,
+            relay_url=settings.relay,
+            relay=settings.relay_host,
+            joined=consumer.joined,
+        )
         written = [settings.db, *([settings.journal_file] if settings.journal_file else [])]
         counts = Counts()
         metrics = Metrics(db, consumer, auth.failures, counts, written=written)

@@ -64,7 +64,10 @@ class _Page:
 
 
 class Backfiller:
-    """Makes the searches that are noted for one relay. One of these runs in a daemon."""
+    """Makes the searches that are noted for one relay. One of these runs in a daemon.
+
+    It begins when the stream is `joined`: what was found before would have to be searched again.
+    """
 
     def __init__(
         self,
@@ -73,12 +76,14 @@ class Backfiller:
         *,
         relay_url: str,
         relay: str,
+        joined: asyncio.Event | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._db = db
         self._client = client
         self._url = relay_url.replace("ws", "http", 1)  # ws:// to http://, wss:// to https://
         self._relay = relay
+        self._joined = joined
         self._clock = clock
         self._health = HostHealth(clock)
         # Of the search under way: the pages that were taken, by hashes, since a cursor can be
@@ -89,6 +94,8 @@ class Backfiller:
 
     async def run(self) -> None:
         """Search for ever, whenever there is something to search for. Raises what is our fault."""
+        if self._joined is not None:
+            await self._joined.wait()
         while True:
             await self.work()
             await asyncio.sleep(POLL)
