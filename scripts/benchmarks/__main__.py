@@ -10,6 +10,7 @@ from scripts.benchmarks.base import BenchError
 from scripts.benchmarks.catch_up import catch_up
 from scripts.benchmarks.firehose import firehose
 from scripts.benchmarks.fresh import fresh
+from scripts.benchmarks.hostile import hostile
 from scripts.benchmarks.memory import memory
 from scripts.benchmarks.relay import MILLION
 from scripts.benchmarks.resync import resync
@@ -88,7 +89,8 @@ def main() -> int:
         "--rounds", type=_count, default=5, help="turns of each way (5); a round takes 40 s"
     )
     ranges.add_argument("--quick", action="store_true", help="fewer repos")
-    for each in (one, stream, calls, held, soon, behind, sizes, ranges):
+    strange = benches.add_parser("hostile", help="how long strangers' frames hold up the others")
+    for each in (one, stream, calls, held, soon, behind, sizes, ranges, strange):
         each.add_argument("--json", action="store_true", help="end with one line of JSON")
     arguments = parser.parse_args()
     match arguments.bench:
@@ -106,6 +108,8 @@ def main() -> int:
             measuring = scale(arguments.rounds)
         case "resync":
             measuring = resync(arguments.rounds, quick=arguments.quick)
+        case "hostile":
+            measuring = hostile()
         case _:
             measuring = firehose(
                 arguments.rounds, arguments.ours, quick=arguments.quick, plot=arguments.plot
