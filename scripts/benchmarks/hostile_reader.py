@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 import httpx
 
-from indexer import garbage, log
+from indexer import log, python_gc
 from indexer.consumer import Consumer, cursor_checkpoint
 from indexer.identity.resolver import IdentityResolver
 from indexer.prover import Prover
@@ -106,7 +106,7 @@ async def read(kind: str, file: Path) -> dict[str, float]:
             checkpoint=cursor_checkpoint(RELAY),
         )
         watch = Watch()
-        garbage.settle()
+        python_gc.settle()
         before, began = resident(), time.perf_counter()
         watching = asyncio.create_task(watch.run())
         consuming = asyncio.create_task(consumer.run())

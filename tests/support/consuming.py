@@ -86,6 +86,16 @@ def fill(relay: Relay, first: int, last: int, author: Author | None = None) -> A
     return author
 
 
+def record_at(author: Author, seq: int) -> bytes:
+    """Return a commit that creates the record of this number."""
+    return author.commit(seq, {path(seq): verification()})
+
+
+async def states(index: Index) -> dict[str, str]:
+    """Return how well each repo is known, by DID."""
+    return {row["did"]: row["sync"] for row in await index.rows("repos")}
+
+
 async def indexed(index: Index) -> list[int]:
     rows = await index.rows("verifications")
     return sorted(int(row["uri"].rpartition("/")[2]) for row in rows)

@@ -14,7 +14,14 @@ URI = f"at://{ALICE}/{VERIFICATION}/3k"
 NOW = 1_000  # Unix ms
 
 # What a file of version 6 has where one of version 7 has something else.
-VERSION_6 = """
+# A file of this version as it was in older ones.
+VERSION_8 = """
+    alter table cursors drop column mark;
+    alter table repos drop column sends_prev_data;
+    pragma user_version = 8;
+"""
+VERSION_6 = f"""{VERSION_8}
+    drop table pause;
     alter table repos drop column resync_whole;
     drop table counters;
     create table counters (

@@ -9,10 +9,10 @@ import pytest
 from indexer import consumer as module
 from indexer.consumer import cursor_checkpoint
 from indexer.prover import Prover
-from indexer.rules.projection import TURN
 from indexer.store import cursors, daemon, repos
 from indexer.store.cursors import Cursor
 from indexer.stream import inbox
+from indexer.turns import TURN
 from tests.support.consuming import consuming, cursor_at, fill, impatient, indexed, known, path
 from tests.support.fake_relay import Relay, relay, sending
 from tests.support.frames import (

@@ -5,7 +5,7 @@ import asyncio
 from structlog.testing import capture_logs
 from websockets.asyncio.server import ServerConnection
 
-from indexer.stream.receiver import FAR_AHEAD
+from indexer.stream.sequence import FAR_AHEAD
 from tests.support.consuming import consuming, cursor_at, impatient, indexed, known, path
 from tests.support.fake_relay import Relay, refusal, relay, sending
 from tests.support.frames import (
@@ -65,17 +65,6 @@ async def test_a_future_cursor_makes_account_events_of_the_new_sequence_count(
         relay.add(3, frame("#account", body))
         await cursor_at(index, 3)
     assert (await index.repo())["hosting"] == "inactive"
-
-
-async def test_a_stream_that_goes_back_is_followed_and_marks_every_repo(
-    index: Index, relay: Relay
-) -> None:
-    author = await known(index, relay)
-    relay.scripts = [sending(foreign_commit(8), author.commit(4, {path(4): verification()}))]
-    async with consuming(index, relay, 7):
-        await cursor_at(index, 4)
-    assert (await index.repo())["sync"] == "desynchronized"
-    assert await indexed(index) == [1, 4]
 
 
 async def test_a_stream_that_goes_on_far_ahead_is_followed_and_marks_every_repo(
@@ -164,20 +153,6 @@ async def test_a_gap_that_the_relay_speaks_of_is_warned_of_once(index: Index, re
     with capture_logs() as entries:
         async with consuming(index, relay, 1):
             await cursor_at(index, far)
-    assert len([e for e in entries if e["event"] == "stream.broken"]) == 1
-
-
-async def test_a_connection_that_jumps_about_is_left_for_another(
-    index: Index, relay: Relay
-) -> None:
-    author = await known(index, relay)
-    relay.scripts = [sending(foreign_commit(8), foreign_commit(4), foreign_commit(2))]
-    relay.add(5, author.commit(5, {path(5): verification()}))
-    with capture_logs() as entries:
-        async with consuming(index, relay, 7):
-            await cursor_at(index, 5)
-    assert relay.cursors == [7, 4]
-    assert await indexed(index) == [1, 5]
     assert len([e for e in entries if e["event"] == "stream.broken"]) == 1
 
 

@@ -1,14 +1,13 @@
 """A frame that can't be read costs no connection, no event of others, and one check at most."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from indexer.rules.projection import CHECK_PAUSE
-from tests.support.fake_relay import Relay, Script, relaying, sending, text
+from tests.support.consuming import consuming, cursor_at, impatient, indexed, record_at
+from tests.support.fake_relay import Relay, Script, relay, sending, text
 from tests.support.frames import (
     ALICE,
     BOB,
@@ -20,27 +19,12 @@ from tests.support.frames import (
     frame,
     identity_frame,
 )
-from tests.support.index_file import Index, opened
-from tests.support.reading import be_impatient, cursor_at, indexed, reading, record_at, until
+from tests.support.index_file import Index, index
+from tests.support.waiting import until
 
 GARBLED = (b"\x78\x18" + TIME.encode(), b"\x61\xff")
 
-
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    be_impatient(monkeypatch)
-
-
-@pytest.fixture
-async def relay() -> AsyncIterator[Relay]:
-    async with relaying() as relay:
-        yield relay
-
-
-@pytest.fixture
-async def index(tmp_path: Path) -> AsyncIterator[Index]:
-    async with opened(tmp_path) as index:
-        yield index
+__all__ = ["impatient", "index", "relay"]  # fixtures
 
 
 def garbled(seq: int, did: str = BOB) -> bytes:
@@ -64,7 +48,7 @@ async def test_it_is_counted_and_the_connection_goes_on(
 ) -> None:
     author = Author()
     relay.frames = [(1, record_at(author, 1)), (2, noise), (3, record_at(author, 3))]
-    async with reading(index, relay) as consumer:
+    async with consuming(index, relay) as consumer:
         await cursor_at(index, 3)
     assert relay.cursors == [0]
     assert await indexed(index) == [1, 3]
@@ -92,7 +76,7 @@ async def test_a_text_message_is_no_frame_and_ends_nothing_either(
 
     relay.scripts = [scripted]
     relay.add(1, record_at(author, 1))
-    async with reading(index, relay) as consumer:
+    async with consuming(index, relay) as consumer:
         await cursor_at(index, 1)
     assert relay.cursors == [0]
     assert consumer.stats.rejected == {"malformed": 1}
@@ -102,7 +86,7 @@ async def test_a_thousand_of_them_keep_nobody_waiting(index: Index, relay: Relay
     author = Author()
     relay.frames = [(seq, garbled(seq)) for seq in range(1, 1_001)]
     relay.frames.append((1_001, record_at(author, 1_001)))
-    async with reading(index, relay) as consumer:
+    async with consuming(index, relay) as consumer:
         await cursor_at(index, 1_001)
     assert relay.cursors == [0]
     assert consumer.stats.rejected == {"malformed": 1_000}
@@ -123,7 +107,7 @@ async def test_a_tracked_repo_that_one_names_is_checked_and_not_for_each_of_them
 
     relay.add(1, record_at(Author(), 1))
     now = NOW
-    async with reading(index, relay, clock=lambda: now / 1000):
+    async with consuming(index, relay, clock=lambda: now / 1000):
         await cursor_at(index, 1)
         relay.add(2, garbled(2, ALICE))
         await until(in_doubt)
@@ -152,7 +136,7 @@ async def test_what_is_wrong_is_named_in_the_log_once_a_minute_and_kind(
     bad = author.commit_body(51, {f"{VERIFICATION}/3": {}})
     relay.add(51, frame("#commit", {**bad, "ops": []}))
     with capture_logs() as entries:
-        async with reading(index, relay):
+        async with consuming(index, relay):
             await cursor_at(index, 51)
     told = {
         (entry["reason"], entry["what"])

@@ -1,8 +1,6 @@
 """A relay that leaves out, goes back, or numbers anew: no hole is silent, and none is invented."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +10,8 @@ from websockets.asyncio.server import ServerConnection
 from indexer.store import cursors, repos
 from indexer.store.cursors import Cursor
 from indexer.stream.sequence import FAR_AHEAD
-from tests.support.fake_relay import Relay, relaying, sending
+from tests.support.consuming import consuming, cursor_at, impatient, indexed, record_at, states
+from tests.support.fake_relay import Relay, relay, sending
 from tests.support.frames import (
     ALICE,
     BOB,
@@ -21,42 +20,19 @@ from tests.support.frames import (
     foreign_commit,
     identity_frame,
 )
-from tests.support.index_file import RELAY, Index, opened
-from tests.support.reading import (
-    be_impatient,
-    cursor_at,
-    indexed,
-    reading,
-    record_at,
-    states,
-    until,
-)
+from tests.support.index_file import RELAY, Index, index
+from tests.support.waiting import until
+
+__all__ = ["impatient", "index", "relay"]  # fixtures
 
 MICROSECONDS = 1_790_000_000_000_000
 LATER = TIME.replace(":20", ":21")
 
 
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    be_impatient(monkeypatch)
-
-
-@pytest.fixture
-async def relay() -> AsyncIterator[Relay]:
-    async with relaying() as relay:
-        yield relay
-
-
-@pytest.fixture
-async def index(tmp_path: Path) -> AsyncIterator[Index]:
-    async with opened(tmp_path) as index:
-        yield index
-
-
 async def read_before(index: Index, relay: Relay, *frames: bytes, last: int) -> Cursor:
     """Let a process have read these frames, up to a seq, and have ended."""
     relay.scripts = [staying(*frames)]
-    async with reading(index, relay):
+    async with consuming(index, relay):
         await cursor_at(index, last)
     relay.cursors.clear()
     stored = await cursors.load(index.db, RELAY)
@@ -90,7 +66,7 @@ async def test_a_stream_of_microseconds_costs_no_connection_and_no_check(
     seqs = [MICROSECONDS + n * 50_000 for n in range(1, 40)]
     relay.frames = [(seq, record_at(author, seq)) for seq in seqs]
     with capture_logs() as entries:
-        async with reading(index, relay):
+        async with consuming(index, relay):
             await cursor_at(index, seqs[-1])
     assert relay.cursors == [0]
     assert await states(index) == {ALICE: "synchronized"}
@@ -99,7 +75,7 @@ async def test_a_stream_of_microseconds_costs_no_connection_and_no_check(
     more = [seq + 10_000_000 for seq in seqs]
     relay.frames += [(seq, record_at(author, seq)) for seq in more]
     with capture_logs() as entries:
-        async with reading(index, relay, seqs[-1], known=stored):
+        async with consuming(index, relay, seqs[-1], known=stored):
             await cursor_at(index, more[-1])
     assert await states(index) == {ALICE: "synchronized"}
     assert events(entries) == []
@@ -112,7 +88,7 @@ async def test_the_first_gap_in_a_dense_stream_ends_no_connection_and_leads_to_o
     seqs = [1, 2, 3, *range(4 + FAR_AHEAD, 40 * FAR_AHEAD, FAR_AHEAD + 1)]
     relay.frames = [(seq, record_at(author, seq)) for seq in seqs]
     with capture_logs() as entries:
-        async with reading(index, relay):
+        async with consuming(index, relay):
             await cursor_at(index, seqs[-1])
     assert relay.cursors == [0]
     assert await indexed(index) == seqs
@@ -127,13 +103,13 @@ async def test_until_it_is_known_whether_a_gap_is_a_hole_the_cursor_stays_before
     one, two, three = (record_at(author, seq) for seq in (1, 10**6, 10**6 + 1))
     stored = await read_before(index, relay, one, last=1)
     relay.scripts = [staying(one, two)]
-    async with reading(index, relay, 1, known=stored):
+    async with consuming(index, relay, 1, known=stored):
         await until(lambda: _is_indexed(index, 10**6))
         await asyncio.sleep(0.1)
         assert (await cursors.load(index.db, RELAY)) == stored
     # It was killed there: the gap is seen again, and told by what comes behind it.
     relay.scripts = [staying(one, two, three)]
-    async with reading(index, relay, 1, known=stored):
+    async with consuming(index, relay, 1, known=stored):
         await cursor_at(index, 10**6 + 1)
     assert relay.cursors == [0, 0]
     assert await states(index) == {ALICE: "desynchronized"}
@@ -150,7 +126,7 @@ async def test_a_frame_that_goes_back_is_dropped_and_counted(index: Index, relay
     author = Author()
     eight = record_at(author, 8)
     relay.scripts = [staying(eight, record_at(Author(BOB), 3), eight, record_at(author, 9))]
-    async with reading(index, relay) as consumer:
+    async with consuming(index, relay) as consumer:
         await cursor_at(index, 9)
     assert relay.cursors == [0]
     assert consumer.stats.rejected == {"out_of_order": 1}
@@ -163,7 +139,7 @@ async def test_a_hundred_in_a_row_are_another_stream(index: Index, relay: Relay)
     low = [foreign_commit(seq) for seq in range(1, 100)]
     relay.scripts = [staying(record_at(author, 500), *low, record_at(author, 100))]
     with capture_logs() as entries:
-        async with reading(index, relay) as consumer:
+        async with consuming(index, relay) as consumer:
             await cursor_at(index, 100)
     assert relay.cursors == [0]
     assert consumer.stats.rejected == {"out_of_order": 99}
@@ -181,7 +157,7 @@ async def test_a_connection_that_begins_below_our_cursor_is_another_stream(
     # What a relay does whose head is far below: it says nothing, and swallows one event.
     relay.scripts = [staying(record_at(author, 4), record_at(author, 5))]
     with capture_logs() as entries:
-        async with reading(index, relay, 7, known=stored if is_known else None):
+        async with consuming(index, relay, 7, known=stored if is_known else None):
             await cursor_at(index, 5)
     assert relay.cursors == [6 if is_known else 7]
     assert await indexed(index) == [4, 5, 7]
@@ -200,7 +176,7 @@ async def test_the_frame_at_the_cursor_is_asked_for_again_and_leads_to_nothing(
     stored = await read_before(index, relay, *(data for _, data in relay.frames), last=7)
     relay.add(8, record_at(author, 8))
     with capture_logs() as entries:
-        async with reading(index, relay, 7, known=stored) as consumer:
+        async with consuming(index, relay, 7, known=stored) as consumer:
             await cursor_at(index, 8)
     assert relay.cursors == [6]
     assert await indexed(index) == [1, 2, 7, 8]
@@ -227,7 +203,7 @@ async def test_another_frame_at_the_cursor_is_another_stream_live_and_a_check_of
     relay.frames = [(seq, foreign_commit(seq)) for seq in range(1, 7)]
     relay.frames += [(7, new), (8, foreign_commit(8))]
     with capture_logs() as entries:
-        async with reading(index, relay, 7, known=stored):
+        async with consuming(index, relay, 7, known=stored):
             await until(lambda: _asked(relay, 2))
             relay.add(9, record_at(author, 9))
             await cursor_at(index, 9)
@@ -247,7 +223,7 @@ async def test_a_later_first_frame_is_an_outdated_cursor(index: Index, relay: Re
     stored = await read_before(index, relay, record_at(author, 7), last=7)
     relay.scripts = [staying(record_at(author, 8))]
     with capture_logs() as entries:
-        async with reading(index, relay, 7, known=stored):
+        async with consuming(index, relay, 7, known=stored):
             await cursor_at(index, 8)
     assert relay.cursors == [6]
     assert await indexed(index) == [7, 8]
@@ -258,7 +234,7 @@ async def test_a_later_first_frame_is_an_outdated_cursor(index: Index, relay: Re
 async def test_it_is_never_asked_for_less_than_0(index: Index, relay: Relay) -> None:
     stored = await read_before(index, relay, foreign_commit(0), last=0)
     relay.add(1, foreign_commit(1))
-    async with reading(index, relay, 0, known=stored):
+    async with consuming(index, relay, 0, known=stored):
         await cursor_at(index, 1)
     assert relay.cursors == [0]
 
@@ -271,7 +247,7 @@ async def test_within_one_process_a_relay_that_numbers_anew_is_seen_too(
         sending(record_at(author, 7), foreign_commit(8)),
         staying(record_at(author, 8), foreign_commit(9)),
     ]
-    async with reading(index, relay):
+    async with consuming(index, relay):
         await until(lambda: _asked(relay, 3))
         relay.add(20, foreign_commit(20))
         await cursor_at(index, 20)
@@ -284,7 +260,7 @@ async def test_the_mark_of_the_frame_is_stored_with_the_cursor(index: Index, rel
     stored = await read_before(index, relay, five, last=5)
     assert stored.mark is not None
     relay.scripts = [staying(five, foreign_commit(6))]
-    async with reading(index, relay, 5, known=stored):
+    async with consuming(index, relay, 5, known=stored):
         await cursor_at(index, 6)
     moved = await cursors.load(index.db, RELAY)
     assert moved is not None

@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import cast
 
 import pytest
@@ -18,30 +16,20 @@ from indexer.repos.backfill import Backfiller
 from indexer.store import backfills
 from indexer.store.cursors import Cursor
 from indexer.stream.clocks import LOOKS
-from tests.support.fake_relay import Relay, refusal, relaying
+from tests.support.consuming import consuming, cursor_at, impatient
+from tests.support.fake_relay import Relay, refusal, relay
 from tests.support.frames import ALICE, COLLECTIONS, foreign_commit
 from tests.support.http_host import hosting, http
-from tests.support.index_file import RELAY, Index, opened
-from tests.support.reading import be_impatient, cursor_at, reading, until
+from tests.support.index_file import RELAY, Index, index
+from tests.support.waiting import until
 from tests.support.xrpc_world import FakeStream
+
+__all__ = ["impatient", "index", "relay"]  # fixtures
 
 
 @pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    be_impatient(monkeypatch)
+def _busy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backfill, "POLL", 0.01)
-
-
-@pytest.fixture
-async def relay() -> AsyncIterator[Relay]:
-    async with relaying() as relay:
-        yield relay
-
-
-@pytest.fixture
-async def index(tmp_path: Path) -> AsyncIterator[Index]:
-    async with opened(tmp_path) as index:
-        yield index
 
 
 async def test_the_first_start_searches_once(index: Index, relay: Relay) -> None:
@@ -57,7 +45,7 @@ async def test_the_first_start_searches_once(index: Index, relay: Relay) -> None
     async with (
         hosting(directory) as host,
         guarded_client(allow_private=True) as client,
-        reading(index, relay, None) as consumer,
+        consuming(index, relay, None) as consumer,
     ):
         searching = Backfiller(
             index.db,
@@ -80,7 +68,7 @@ async def test_a_stream_that_goes_on_where_it_was_left_is_joined_from_the_beginn
     index: Index, relay: Relay
 ) -> None:
     relay.answers = [refusal(503)] * 100
-    async with reading(index, relay, 7) as consumer:
+    async with consuming(index, relay, 7) as consumer:
         assert consumer.joined.is_set()
 
 

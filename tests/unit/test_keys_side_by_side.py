@@ -1,8 +1,6 @@
 """Keys are asked for side by side and once a batch, and no event waits for its key for long."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -12,7 +10,8 @@ from indexer.prover import AT_ONCE, PATIENCE, PATIENCE_WEB, Prover
 from indexer.store import cursors
 from indexer.stream.events import Rejected, VerifiedCommit
 from tests.support.account_keys import Key
-from tests.support.fake_relay import Relay, relaying
+from tests.support.consuming import consuming, cursor_at, impatient, indexed, record_at, states
+from tests.support.fake_relay import Relay, relay
 from tests.support.frames import (
     ALICE,
     BOB,
@@ -25,40 +24,15 @@ from tests.support.frames import (
     identity_frame,
     verification,
 )
-from tests.support.index_file import RELAY, Index, opened
+from tests.support.index_file import RELAY, Index, index
 from tests.support.plc_directory import Network, many_dids, network
-from tests.support.reading import (
-    be_impatient,
-    cursor_at,
-    indexed,
-    reading,
-    record_at,
-    states,
-    until,
-)
 from tests.support.streamed_repo import Owner
+from tests.support.waiting import until
 
-__all__ = ["network"]  # a fixture
+__all__ = ["impatient", "index", "network", "relay"]  # fixtures
 
 CHECK = f"{VERIFICATION}/3k"
 OLD, NEW = Key.k256(), Key.p256()
-
-
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    be_impatient(monkeypatch)
-
-
-@pytest.fixture
-async def relay() -> AsyncIterator[Relay]:
-    async with relaying() as relay:
-        yield relay
-
-
-@pytest.fixture
-async def index(tmp_path: Path) -> AsyncIterator[Index]:
-    async with opened(tmp_path) as index:
-        yield index
 
 
 def test_an_event_waits_for_its_key_5_seconds_at_most() -> None:
@@ -126,7 +100,7 @@ async def test_the_cursor_passes_no_event_that_waits_for_its_key(
     directory = Hanging(BOB)
     relay.frames = [(1, record_at(Author(ALICE), 1)), (2, record_at(Author(BOB), 2))]
     relay.frames.append((3, record_at(Author(CAROL), 3)))
-    async with reading(index, relay, prover=proving(directory)):
+    async with consuming(index, relay, prover=proving(directory)):
         await until(lambda: _true(directory.asked))
         await asyncio.sleep(0.2)
         stored = await cursors.load(index.db, RELAY)
@@ -147,7 +121,7 @@ async def test_one_whose_key_does_not_come_is_out_of_step_and_the_cursor_moves_o
     directory = Hanging(BOB)
     relay.frames = [(1, record_at(Author(ALICE), 1)), (2, record_at(Author(BOB), 2))]
     relay.frames.append((3, record_at(Author(CAROL), 3)))
-    async with reading(index, relay, prover=proving(directory)) as consumer:
+    async with consuming(index, relay, prover=proving(directory)) as consumer:
         await cursor_at(index, 3)
     assert await indexed(index) == [1, 3]
     assert consumer.stats.rejected == {"no_key": 1}
@@ -176,7 +150,7 @@ async def test_behind_an_identity_event_of_the_same_batch_a_commit_is_proven_by_
             asked.append(did)
             return Identity(did, keys[min(len(asked), 2) - 1], "https://pds.example", ())
 
-    async with reading(index, relay, prover=proving(Rotated())) as consumer:
+    async with consuming(index, relay, prover=proving(Rotated())) as consumer:
         await cursor_at(index, 3)
     assert await indexed(index) == [1, 3]
     assert consumer.stats.rejected == {}

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from indexer.rules import projection
 from indexer.rules.projection import Change, Desynchronize
 from indexer.store import invites, verifications
 from tests.support.alices_records import (
@@ -152,8 +151,8 @@ async def test_a_deletion_of_what_is_gone_already_holds_against_a_late_put_back(
 async def test_records_that_are_slow_to_check_leave_turns_to_others(
     index: Index, repo: Repo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projection, "TURN", 0.0)
-    hostile = {f"{VERIFICATION}/{n}": verification(x=[[n]] + [[]] * 60_000) for n in range(20)}
+    monkeypatch.setattr("indexer.turns.TURN", 0.0)
+    hostile = {f"{VERIFICATION}/{n}": verification(x=[[n]] + [[]] * 19_000) for n in range(20)}
     turns = 0  # that others had to wait for: one a record, and not one for all
 
     async def wait_in_turn() -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from indexer.store import cursors, daemon, invite_tokens, migrations, resyncs
+from indexer.store import cursors, daemon, invite_tokens, migrations, repos, resyncs
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database, DatabaseError
 from indexer.store.migrations import schema
 from tests.support.frames import ALICE, BOB, INVITE, tid
-from tests.support.store_file import RELAY, URI, VERSION_6, version_of
+from tests.support.store_file import RELAY, URI, VERSION_6, VERSION_8, version_of
 
 
 def _schema_of(path: Path) -> list[tuple[str, ...]]:
@@ -282,3 +282,28 @@ async def test_a_file_of_version_6_keeps_what_was_counted(tmp_path: Path) -> Non
         assert await daemon.counters(db, "resynced") == {"proof": 2}
         assert await daemon.counters(db, "resync_bytes") == {"proof": 4_500}
         assert await daemon.counters(db, "resync_requests") == {"proof": 3}
+
+
+async def test_a_file_of_version_8_keeps_its_cursor_and_its_repos(tmp_path: Path) -> None:
+    path = tmp_path / "test.db"
+    await (await Database.open(path)).close()
+    with closing(sqlite3.connect(path)) as raw:
+        raw.executescript(VERSION_8)
+        raw.execute(
+            "insert into cursors (relay, seq, time, applied_at) values (?, 7, 'x', 1)", (RELAY,)
+        )
+        raw.execute("insert into repos (did, rev) values (?, '3k')", (ALICE,))
+        raw.commit()
+
+    async with await Database.open(path) as db:
+        stored = await cursors.load(db, RELAY)
+        assert stored == Cursor(7, "x", 1)
+        assert stored.mark is None
+        assert (await repos.load(db, [ALICE]))[ALICE] == repos.Repo(ALICE, "3k")
+        async with db.transaction() as tx:
+            await cursors.save(tx, RELAY, Cursor(8, "y", 2, b"mark"))
+            await repos.save(tx, [repos.Repo(ALICE, "3l", sends_prev_data=True)])
+        moved = await cursors.load(db, RELAY)
+        assert moved is not None
+        assert moved.mark == b"mark"
+        assert (await repos.load(db, [ALICE]))[ALICE].sends_prev_data is True
