@@ -185,7 +185,9 @@ create table outbox (
     state      text    not null default 'pending'
                check (state in ('pending', 'sent', 'confirmed', 'blocked', 'dropped')),
     record_rev text    not null default '',   -- a deletion counts as ours if it is later than this
-    commit_rev text,                          -- the revision that deleted it, as the PDS or the stream says
+    -- The revision that deleted it, as the PDS or the stream says; of one that was dropped, that of
+    -- the moment: what was written until then falls under the revocation, also if it comes later.
+    commit_rev text,
     attempts   integer not null default 0,
     due_at     integer not null,              -- not before; a claim moves it on, so that it is a lease
     error      text,                          -- why it is not done yet, or was dropped

@@ -95,9 +95,10 @@ def _revocation_of(part: Slice, row: Row) -> Tombstone | None:
     same = part.tombstones.get(row.uri, {}).get(row.cid)
     if is_revoked(same):
         return same
-    state, record_rev = part.deletions.get(row.uri, ("", ""))
+    state, _ = part.deletions.get(row.uri, ("", ""))
     # One that a person gave up covers what had been written until then.
-    is_under_way = state in ("pending", "blocked") or (state == "dropped" and row.rev <= record_rev)
+    was_in_flight = state == "dropped" and row.rev <= part.dropped.get(row.uri, "")
+    is_under_way = state in ("pending", "blocked") or was_in_flight
     return part.revocation(row.uri) if is_under_way else None
 
 

@@ -36,6 +36,7 @@ class Slice:
     tombstones: dict[str, dict[str, Tombstone]]  # by URI, then by CID
     revoked_tokens: dict[Token, Tombstone]  # the first revocation of each
     deletions: dict[str, tuple[str, str]]  # the outbox: URI to state and `record_rev`
+    dropped: dict[str, str]  # of those that a person gave up: the revision of that moment
     _dirty_repos: set[str] = field(default_factory=set)
     _dirty_rows: dict[str, None] = field(default_factory=dict)  # in the order of the events
     _dirty_tombstones: set[tuple[str, str]] = field(default_factory=set)
@@ -141,13 +142,15 @@ async def load(tx: Transaction, dids: Iterable[str], uris: Iterable[str]) -> Sli
     for stone in await tombstones.load(tx, uris):
         stones.setdefault(stone.uri, {})[stone.cid] = stone
     by_uri = {row.uri: row for row in rows}
+    deletions = await outbox.load(tx, uris)
     return Slice(
         repos=await repos.load(tx, dids),
         rows=by_uri,
         tombstones=stones,
         revoked_tokens={},
-        deletions={
-            row.uri: (row.state, row.record_rev) for row in (await outbox.load(tx, uris)).values()
+        deletions={row.uri: (row.state, row.record_rev) for row in deletions.values()},
+        dropped={
+            row.uri: row.commit_rev or "" for row in deletions.values() if row.state == "dropped"
         },
         _loaded=dict(by_uri),
     )

@@ -248,7 +248,7 @@ async def drop(tx: Transaction, uri: str, reason: str, now: int) -> bool:
     changed = await tx.execute(
         """
         update outbox set state = 'dropped', error = :reason, updated_at = :now,
-                          record_rev = max(record_rev, :rev)
+                          commit_rev = :rev
         where uri = :uri and +state in ('pending', 'sent', 'blocked')
         """,
         {"uri": uri, "reason": reason, "now": now, "rev": tid_at(now)},
