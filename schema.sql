@@ -45,7 +45,7 @@ create table repos (
     resync_due_at   integer not null default 0,
     resync_attempts integer not null default 0,
     resync_error    text,
-    resync_whole    integer not null default 0 check (resync_whole in (0, 1)), -- by its CAR, not by parts
+    resync_whole    integer not null default 0 check (resync_whole in (0, 1)), -- by its CAR and not by parts
     sends_prev_data integer not null default 0 check (sends_prev_data in (0, 1))
     -- Once a commit of it has said which tree it changed, one that does not is not applied: neither
     -- that nor the operations are signed, so a relay could leave out a deletion.

@@ -4,7 +4,9 @@ import argparse
 import asyncio
 import json
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 from scripts.benchmarks.base import BenchError
 from scripts.benchmarks.catch_up import catch_up
@@ -38,7 +40,7 @@ def _share(text: str) -> int:
     return share
 
 
-def main() -> int:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     benches = parser.add_subparsers(dest="bench", required=True)
     one = benches.add_parser(
@@ -92,28 +94,36 @@ def main() -> int:
     strange = benches.add_parser("hostile", help="how long strangers' frames hold up the others")
     for each in (one, stream, calls, held, soon, behind, sizes, ranges, strange):
         each.add_argument("--json", action="store_true", help="end with one line of JSON")
-    arguments = parser.parse_args()
+    return parser
+
+
+def _measuring(arguments: argparse.Namespace) -> Coroutine[Any, Any, dict[str, float]]:
     match arguments.bench:
         case "verify":
-            measuring = verify(arguments.rounds)
+            return verify(arguments.rounds)
         case "xrpc":
-            measuring = xrpc(arguments.rounds)
+            return xrpc(arguments.rounds)
         case "memory":
-            measuring = memory(arguments.frames, arguments.ours)
+            return memory(arguments.frames, arguments.ours)
         case "fresh":
-            measuring = fresh(arguments.rounds)
+            return fresh(arguments.rounds)
         case "catch-up":
-            measuring = catch_up(arguments.frames, MILLION // 1_000)
+            return catch_up(arguments.frames, MILLION // 1_000)
         case "scale":
-            measuring = scale(arguments.rounds)
+            return scale(arguments.rounds)
         case "resync":
-            measuring = resync(arguments.rounds, quick=arguments.quick)
+            return resync(arguments.rounds, quick=arguments.quick)
         case "hostile":
-            measuring = hostile()
+            return hostile()
         case _:
-            measuring = firehose(
+            return firehose(
                 arguments.rounds, arguments.ours, quick=arguments.quick, plot=arguments.plot
             )
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    measuring = _measuring(arguments)
     try:
         figures = asyncio.run(measuring)
     except (BenchError, OSError) as error:

@@ -13,8 +13,7 @@ RELAY = "relay.test"
 URI = f"at://{ALICE}/{VERIFICATION}/3k"
 NOW = 1_000  # Unix ms
 
-# What a file of version 6 has where one of version 7 has something else.
-# A file of this version as it was in older ones.
+# What files of older versions have where one of this version has something else.
 VERSION_8 = """
     alter table cursors drop column mark;
     alter table repos drop column sends_prev_data;
