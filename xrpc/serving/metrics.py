@@ -169,12 +169,13 @@ async def _count(db: Database, now: int) -> Tables:
 def _table_families(tables: Tables, now: float) -> Iterator[Metric]:
     yield _gauges("repos", "Tracked repos", "state", tables.repos)
     yield _gauges("resync_queue", "Repos that wait to be fetched", "state", tables.resync)
-    for name, key, words in (
-        ("resynced", "repos", "Repos that were proven"),
-        ("resync_bytes", "bytes", "Bytes of bodies that it took to prove repos"),
-        ("resync_requests", "requests", "Requests that it took to prove repos"),
-    ):
-        yield _counters(name, words, "way", {way: n[key] for way, n in tables.resynced.items()})
+    ways = tables.resynced.items()
+    proven = {way: done["repos"] for way, done in ways}
+    yield _counters("resynced", "Repos that were proven", "way", proven)
+    size = {way: done["bytes"] for way, done in ways}
+    yield _counters("resync_bytes", "Bytes of bodies that it took", "way", size)
+    asked = {way: done["requests"] for way, done in ways}
+    yield _counters("resync_requests", "Requests that it took", "way", asked)
     buried = {kind: tables.tombstones.get(kind, 0) for kind in KINDS}
     yield _gauges("tombstones", "Records that are gone", "kind", buried)
     waiting = {state: tables.outbox.get(state, 0) for state in outbox.STATES}
