@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.xrpc_world import ALICE, REVOKE_VERIFICATIONS, World, make_world
 from xrpc.errors import InvalidRequestError
-from xrpc.serving.coding import Decoder
+from xrpc.serving.coding import MAX_MEMBERS, Decoder
 
 MAX_BODY = 256_000  # bytes
 GOOD = b'{"uris":[]}'
@@ -139,9 +139,11 @@ def test_a_bomb_takes_no_memory() -> None:
                 pack(GOOD)[:1],
                 pack(GOOD) + b"x",
                 pack(GOOD) + GOOD,
-                pack(GOOD) + pack(GOOD),
             )
         ),
+        ("gzip", gzipped(GOOD) + gzipped(b"")[:-1]),  # its last member
+        ("deflate", zlib.compress(GOOD) + zlib.compress(b"")),
+        ("gzip", gzipped(GOOD) + gzipped(b"") * MAX_MEMBERS),
         ("gzip", gzipped(GOOD)[:-5] + b"\x00" + gzipped(GOOD)[-4:]),  # its checksum
         ("deflate", zlib.compress(GOOD)[:-1] + b"\x00"),
     ],
@@ -153,6 +155,20 @@ async def test_a_body_that_is_not_as_it_says_is_refused(
         answer = await post(world, sent, coding)
         assert refusal(answer) == (400, "InvalidRequest")
         assert coding.lower() in answer.json()["message"]
+
+
+async def test_a_gzip_body_may_have_several_members(world: World) -> None:
+    content = gzipped(GOOD[:5]) + gzipped(GOOD[5:]) + gzipped(b"") * (MAX_MEMBERS - 2)
+    for sent in (content, pieces(content, 1)):
+        answer = await post(world, sent, "gzip")
+        assert answer.json() == {"revokedVerifications": [], "failedRevocations": []}
+
+
+async def test_the_limit_of_a_body_holds_for_all_its_members_together(world: World) -> None:
+    fits = gzipped(GOOD) + gzipped(b" " * (MAX_BODY - len(GOOD)))
+    assert (await post(world, fits, "gzip")).status_code == 200
+    for more in (gzipped(b" "), gzipped(b" " * 200 * MB)):
+        assert refusal(await post(world, fits + more, "gzip")) == (413, "PayloadTooLarge")
 
 
 @pytest.mark.parametrize(
