@@ -46,15 +46,19 @@ create table repos (
     resync_attempts integer not null default 0,
     resync_error    text,
     resync_whole    integer not null default 0 check (resync_whole in (0, 1)), -- by its CAR and not by parts
-    sends_prev_data integer not null default 0 check (sends_prev_data in (0, 1))
-    -- Once a commit of it has said which tree it changed, one that does not is not applied: neither
-    -- that nor the operations are signed, so a relay could leave out a deletion.
+    sends_prev_data integer not null default 0 check (sends_prev_data in (0, 1)),
+    -- Once a commit of it has said which tree it changed one that does not is not applied: neither
+    -- that nor the operations are signed and a relay could leave out a deletion.
+    -- Above 0: a search for repos ended before this one was ever tried. It is settled once that has
+    -- been or was put off as often as this says.
+    awaited         integer not null default 0 check (awaited between 0 and 3)
 ) strict;
 create index repos_to_resync on repos (resync_due_at)
     where sync <> 'synchronized' and hosting = 'active';
 -- Of these something was missed: perhaps that they are back.
 create index repos_to_ask on repos (resync_due_at)
     where sync = 'desynchronized' and hosting not in ('active', 'deleted');
+create index repos_awaited on repos (did) where awaited > 0;
 
 -- One row a record that fits its lexicon. `revoked` says that a tombstone with the cause
 -- 'revoked' exists for this URI and CID: the row is kept to tell what was revoked, and never
@@ -158,20 +162,29 @@ create table members (
 ) strict, without rowid;
 create index members_by_did on members (did, space_uri);
 
--- What is known of an invite's token besides its records.
+-- What is known of an invite's token besides its records: a row for each space that has, or had, an
+-- invite with it. A hash is public, so that anybody may put it into invites to spaces of his own.
 create table invite_tokens (
-    -- Grows. A hash is public: somebody may put it into invites to spaces of his own. The token is
-    -- its who was first here, because a `rev` says only when he claims to have written it.
     space_uri  text    not null,     -- first, so that what the list of a space needs lies together
     token_hash text    not null check (length(token_hash) = 64),
-    place      integer not null,     -- among the spaces with this token, in the order they came
+    did        text    not null,     -- the space's owner, who so claims the token
+    -- What a token that is bound to this space carries of it: the beginning of the SHA-256 of its URI.
+    -- Such a token leads to no other space, whatever is claimed.
+    binding    text    not null check (length(binding) = 32),
+    -- The token, if it is bound to no space, is this owner's. That is decided once, for good, and
+    -- only while nobody else claims it: when the live stream shows the claim, or when a search for
+    -- repos has come to its end (`settled` in backfills). A claim found in any other way decides
+    -- nothing, and is in the way of those that come after it.
+    owned      integer not null default 0 check (owned in (0, 1)),
     used_count integer not null default 0 check (used_count >= 0),
     -- Of the record that was created here with it, noted before it is written: that can be revoked
     -- before the firehose shows it. Null for what came in any other way.
     uri        text,
     primary key (space_uri, token_hash)
 ) strict, without rowid;
-create unique index invite_tokens_by_hash on invite_tokens (token_hash, place);
+create unique index invite_tokens_owned on invite_tokens (token_hash) where owned = 1;
+create index invite_tokens_by_owner on invite_tokens (token_hash, did);
+create index invite_tokens_by_binding on invite_tokens (token_hash, binding);
 
 -- The deletions to publish: one row a URI.
 create table outbox (
@@ -244,6 +257,10 @@ create table backfills (
     page_cursor text,                -- where the next page begins; null at the beginning
     found       integer not null default 0,
     done_at     integer,             -- null while there are more pages
+    -- 0: not all that is in the network is known: this is the first search or one that was begun
+    -- because events were missed. Nobody knows then who else claims an invite's token. 1: it has
+    -- ended and each repo that was known at its end has been fetched or tried.
+    settled     integer not null default 0 check (settled in (0, 1)),
     primary key (relay, collection)
 ) strict, without rowid;
 

@@ -6,6 +6,7 @@ The collections can be configured; the lexicon documents of the three kinds lie 
 
 import re
 from collections.abc import Mapping
+from hashlib import sha256
 from importlib.resources import files
 from typing import Any, Literal, NamedTuple
 
@@ -27,6 +28,7 @@ MAX_RECORD = 1_000_000  # bytes
 MAX_VALUES = 20_000
 MAX_NAME = 6_400  # bytes of a display name that are kept; no profile's has more than 640
 MAX_LEVELS = 200  # within a field; a deeper one is none that we know, and is left unread
+BINDING_BYTES = 16  # of the hash of a space's URI; to find another space with the same takes 2^128
 
 _TOKEN_HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -81,6 +83,14 @@ class Row(NamedTuple):
                 return "invite"
             case Verification():
                 return "verification"
+
+
+def binding_of(space_uri: str) -> str:
+    """Return what a token that is bound to a space carries of it, in lower-case hex digits.
+
+    That is the beginning of the SHA-256 of the space's URI, whose authority is the owner's DID.
+    """
+    return sha256(space_uri.encode()).hexdigest()[: 2 * BINDING_BYTES]
 
 
 class Scope:

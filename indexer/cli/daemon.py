@@ -205,6 +205,7 @@ async def _start(
             # The stream goes on behind what was read of it, or nothing was.
             count = await repos.desynchronize_all(tx)
             await backfills.reset(tx, relay)
+            await backfills.unsettle(tx, relay)
         else:
             count = 0
     if not count:

@@ -17,7 +17,7 @@ from indexer.lexicon.syntax import is_did
 from indexer.net.guard import FetchError
 from indexer.net.health import MAX_DELAY, HostHealth
 from indexer.net.requests import Answer, request_json
-from indexer.store import backfills, repos, resyncs
+from indexer.store import backfills, invite_tokens, repos, resyncs
 from indexer.store.backfills import ALL_REPOS, Search
 from indexer.store.db import Database, Transaction
 
@@ -98,7 +98,21 @@ class Backfiller:
             await self._joined.wait()
         while True:
             await self.work()
+            await self.settle()
             await asyncio.sleep(POLL)
+
+    async def settle(self) -> None:
+        """Once all that was searched for is fetched or tried, decide whose the tokens are.
+
+        What is the first on a page or is fetched first must not: strangers can see to that.
+        """
+        if not await backfills.has_come_to_an_end(self._db, self._relay):
+            return
+        async with self._db.transaction() as tx:
+            if await backfills.has_come_to_an_end(tx, self._relay):
+                await invite_tokens.decide_all(tx)
+                await backfills.settle(tx, self._relay)
+        _log.info("backfill.settled", relay=self._relay)
 
     async def work(self, tries: int | None = None) -> None:
         """Take pages until there are no more.

@@ -96,6 +96,7 @@ class Projection:
                 run = []
                 await repos.desynchronize_all(tx)
                 await backfills.reset(tx, self._relay)  # repos that were never seen, too
+                await backfills.unsettle(tx, self._relay)
                 if change.renumbered:
                     await repos.forget_hosting_seqs(tx, self._relay)
             else:
@@ -196,9 +197,9 @@ class Projection:
             for write in commit.writes:
                 since = await turn(since)
                 parsed[id(commit)].append(self._parse(commit, write, known, rejected))
-        await slices.load_tokens(
-            tx, part, tokens_of(w for writes in parsed.values() for w in writes)
-        )
+        carried = tokens_of(w for writes in parsed.values() for w in writes)
+        await slices.load_tokens(tx, part, carried)
+        decide = await self._hear(tx, part, carried)
         purged: list[str] = []
         in_step = {did for did in dids if part.repo(did).sync == "synchronized"}
         for change in run:
@@ -214,7 +215,7 @@ class Projection:
                         purged.append(change.did)
                 case Rejected():
                     repo_rules.reject(part, change, self._stream, now)
-        await slices.save(tx, part, now)
+        await slices.save(tx, part, now, decide=decide)
         self._fell += part.fell
         for did in in_step & {c.did for c in run if _is_malformed(c)}:
             await self._space_checks(tx, did, now)
@@ -245,6 +246,14 @@ class Projection:
         if len(self._checks) >= MAX_CHECKS:
             del self._checks[next(iter(self._checks))]
         self._checks[did] = due
+
+    async def _hear(self, tx: Transaction, part: slices.Slice, carried: list[slices.Token]) -> bool:
+        """Note which tokens are claimed live; return whether that decides whose they are."""
+        if not carried or not self._stream.is_live:
+            return False
+        # Also those that are known from a copy of the repo: it may have been faster.
+        part.claim(carried)
+        return await backfills.is_settled(tx, self._relay)
 
     def _parse(
         self, commit: VerifiedCommit, write: Write, known: "_Known", rejected: list[RejectReason]

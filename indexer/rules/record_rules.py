@@ -28,13 +28,14 @@ def uri_of(did: str, write: Write) -> str:
     return f"at://{did}/{write.collection}/{write.rkey}"
 
 
-def tokens_of(writes: Iterable[Parsed]) -> set[tuple[str, str]]:
-    """Return the invite tokens, with their spaces, that trusted writes carry."""
-    return {
-        (row.fields.space_uri, row.fields.token_hash)
+def tokens_of(writes: Iterable[Parsed]) -> list[tuple[str, str]]:
+    """Return the invite tokens, with their spaces, that trusted writes carry, in their order."""
+    carried = {
+        (row.fields.space_uri, row.fields.token_hash): None
         for write in writes
         if (row := write.row) and row.trusted and isinstance(row.fields, Invite)
     }
+    return list(carried)
 
 
 def apply_writes(part: Slice, commit: VerifiedCommit, writes: list[Parsed], now: int) -> None:

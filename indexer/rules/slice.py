@@ -40,6 +40,7 @@ class Slice:
     _dirty_repos: set[str] = field(default_factory=set)
     _dirty_rows: dict[str, None] = field(default_factory=dict)  # in the order of the events
     _dirty_tombstones: set[tuple[str, str]] = field(default_factory=set)
+    _claims: dict[Token, None] = field(default_factory=dict)  # in the order of the events
     _loaded: dict[str, Row] = field(default_factory=dict)
     fell: list[Tombstone] = field(default_factory=list)  # what is revoked since this was loaded
     # What happens to the outbox, in order: what was confirmed can be asked for again.
@@ -56,6 +57,12 @@ class Slice:
     def put_row(self, row: Row) -> None:
         self.rows[row.uri] = row
         self._dirty_rows[row.uri] = None
+        if row.trusted and isinstance(row.fields, Invite):
+            self.claim([(row.fields.space_uri, row.fields.token_hash)])
+
+    def claim(self, tokens: Iterable[Token]) -> None:
+        """Note that spaces' owners have invited to them with these, whatever became of that."""
+        self._claims.update(dict.fromkeys(tokens))
 
     def drop_row(self, uri: str) -> None:
         self.rows.pop(uri, None)
@@ -163,8 +170,11 @@ async def load_tokens(tx: Transaction, part: Slice, tokens: Iterable[Token]) -> 
             part.revoked_tokens[stone.space_uri, stone.token_hash] = stone
 
 
-async def save(tx: Transaction, part: Slice, now: int) -> None:
-    """Write what has changed. `now` is Unix ms."""
+async def save(tx: Transaction, part: Slice, now: int, *, decide: bool = False) -> None:
+    """Write what has changed. `now` is Unix ms.
+
+    `decide`: the claims to tokens come from a live stream, in its order, and decide whose they are.
+    """
     await repos.save(tx, [part.repos[did] for did in part._dirty_repos])
     dirty = [part.rows[uri] for uri in part._dirty_rows if uri in part.rows]
     # A row whose table is another one now, or that is gone, leaves the one it was in.
@@ -186,9 +196,7 @@ async def save(tx: Transaction, part: Slice, now: int) -> None:
     )
     of_invites = [(r, r.fields) for r in dirty if isinstance(r.fields, Invite)]
     await invites.save(tx, [pair for pair in of_invites if pair[0].trusted])
-    await invite_tokens.note(
-        tx, [(invite.space_uri, invite.token_hash) for row, invite in of_invites if row.trusted]
-    )
+    await invite_tokens.note(tx, part._claims, decide=decide)
     await invites.save_untrusted(tx, [pair for pair in of_invites if not pair[0].trusted])
     stones = [part.tombstones[uri][cid] for uri, cid in part._dirty_tombstones]
     await tombstones.save(tx, stones)

@@ -1,10 +1,15 @@
-"""How far the search for repos with records of ours is, at each relay host."""
+"""How far the search for repos with records of ours is, at each relay host.
+
+A search is settled when it has ended and what was known then has been fetched, or tried: then what
+is claimed in the network is known here, as far as hosts answer.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from indexer.store.db import Reader, Transaction, json_list
 
+PATIENCE = 3  # times that a repo may be put off untried before a search is settled without it
 ALL_REPOS = ""  # the key of a search through all repos of a relay that can't tell by collection
 
 
@@ -48,6 +53,50 @@ async def collections(db: Reader) -> set[str]:
     """Return the collections that the index is kept for; none before a daemon has begun."""
     rows = await db.all("select distinct collection from backfills where collection <> ''")
     return {row["collection"] for row in rows}
+
+
+async def unsettle(tx: Transaction, relay: str) -> None:
+    """Let nothing be decided by what this relay shows until its searches have ended anew.
+
+    For when events were missed: who claimed what meanwhile is not known.
+    """
+    await tx.execute("update backfills set settled = 0 where relay = :relay", {"relay": relay})
+
+
+async def is_settled(db: Reader, relay: str) -> bool:
+    """Whether what is claimed in the network is known here, as far as this relay can tell."""
+    row = await db.one(
+        """
+        select min(settled) as settled from backfills where relay = :relay and collection <> ''
+        """,
+        {"relay": relay},
+    )
+    return row is not None and row["settled"] == 1
+
+
+async def has_come_to_an_end(db: Reader, relay: str) -> bool:
+    """Whether the searches at this relay are to be settled now: no repo that they found is left."""
+    row = await db.one(
+        """
+        select min(settled) as settled, count(*) = count(done_at) as done
+        from backfills where relay = :relay and collection <> ''
+        """,
+        {"relay": relay},
+    )
+    if row is None or row["settled"] != 0 or not row["done"]:
+        return False
+    left = await db.one(
+        """
+        select 1 from repos indexed by repos_awaited
+        where awaited > 0 and sync <> 'synchronized' and hosting = 'active' limit 1
+        """
+    )
+    return left is None
+
+
+async def settle(tx: Transaction, relay: str) -> None:
+    """Note that the searches at this relay have come to their end, with all that they found."""
+    await tx.execute("update backfills set settled = 1 where relay = :relay", {"relay": relay})
 
 
 async def reset(tx: Transaction, relay: str) -> None:
@@ -103,6 +152,16 @@ async def advance(
         await tx.execute(
             "update backfills set done_at = :now where relay = :relay and done_at is null",
             {"relay": relay, "now": now},
+        )
+    if count and page_cursor is None:
+        # Those that failed lately were tried: a host that is down holds up nobody but itself.
+        await tx.execute(
+            """
+            update repos set awaited = :patience
+            where sync <> 'synchronized' and hosting = 'active'
+                and (resync_error is null or resync_attempts = 0)
+            """,
+            {"patience": PATIENCE},
         )
     return count > 0
 

@@ -1,34 +1,70 @@
-"""What is known of an invite's token besides its records."""
+"""What is known of an invite's token besides its records: who claims it, and whose it is.
+
+A hash is public, so strangers can put it into invites to spaces of their own. Each owner of a
+space with such an invite has a claim. A token that is bound to a space is that space's, whatever
+is claimed. One that is not belongs to an owner if, when that is decided, nobody else claims it;
+it is decided when the live stream shows a claim, and for all that are known when a search for
+repos has come to its end (see `backfills`). Once decided, it stays so.
+"""
 
 from collections.abc import Iterable
 
+from indexer.lexicon.syntax import parse_at_uri
+from indexer.records import binding_of
 from indexer.store.db import Reader, Transaction
 
-_PLACE = """
-    (select coalesce(max(place), 0) + 1 from invite_tokens where token_hash = :token_hash)
+# Three seeks, however many spaces an owner has with one token.
+_IS_ALONE = """
+    not exists (
+        select 1 from invite_tokens where token_hash = :token_hash and owned = 1
+    ) and not exists (
+        select 1 from invite_tokens where token_hash = :token_hash and did < :did
+    ) and not exists (
+        select 1 from invite_tokens where token_hash = :token_hash and did > :did
+    )
 """
 
 
-async def note(tx: Transaction, tokens: Iterable[tuple[str, str]]) -> None:
-    """Note tokens, by space URI and hash, that were seen; in order, once for all."""
+async def note(tx: Transaction, tokens: Iterable[tuple[str, str]], *, decide: bool) -> None:
+    """Note claims, by space URI and hash, in order.
+
+    With `decide` a token whose first claim this is, or whose claims are all of one owner, is his.
+    """
     await tx.execute_many(
         f"""
-        insert into invite_tokens (space_uri, token_hash, place)
-        values (:space_uri, :token_hash, {_PLACE})
-        on conflict (space_uri, token_hash) do nothing
+        insert into invite_tokens (space_uri, token_hash, did, binding, owned)
+        values (:space_uri, :token_hash, :did, :binding,
+                case when :decide = 1 and {_IS_ALONE} then 1 else 0 end)
+        on conflict (space_uri, token_hash) do update set owned = 1
+            where excluded.owned = 1 and invite_tokens.owned = 0
         """,  # noqa: S608
-        [{"space_uri": space_uri, "token_hash": token_hash} for space_uri, token_hash in tokens],
+        [
+            {**_claim(space_uri, token_hash), "decide": int(decide)}
+            for space_uri, token_hash in tokens
+        ],
+    )
+
+
+async def decide_all(tx: Transaction) -> None:
+    """Let each token that is nobody's yet, and that one owner alone claims, be his."""
+    await tx.execute(
+        """
+        update invite_tokens set owned = 1 where (token_hash, space_uri) in (
+            select token_hash, min(space_uri) from invite_tokens
+            group by token_hash having max(owned) = 0 and min(did) = max(did)
+        )
+        """
     )
 
 
 async def note_created(tx: Transaction, space_uri: str, token_hash: str, uri: str) -> None:
     """Note a new token whose record is about to be written, under this URI."""
     await tx.execute(
-        f"""
-        insert into invite_tokens (space_uri, token_hash, place, uri)
-        values (:space_uri, :token_hash, {_PLACE}, :uri)
-        """,  # noqa: S608
-        {"space_uri": space_uri, "token_hash": token_hash, "uri": uri},
+        """
+        insert into invite_tokens (space_uri, token_hash, did, binding, owned, uri)
+        values (:space_uri, :token_hash, :did, :binding, 1, :uri)
+        """,
+        {**_claim(space_uri, token_hash), "uri": uri},
     )
 
 
@@ -47,22 +83,53 @@ async def created_as(db: Reader, space_uri: str, token_hash: str) -> str | None:
 async def count_use(tx: Transaction, token_hash: str, space_uri: str) -> None:
     """Count that a token has let one more in."""
     await tx.execute(
-        f"""
-        insert into invite_tokens (space_uri, token_hash, place, used_count)
-        values (:space_uri, :token_hash, {_PLACE}, 1)
-        on conflict (space_uri, token_hash) do update set used_count = used_count + 1
-        """,  # noqa: S608
-        {"token_hash": token_hash, "space_uri": space_uri},
+        """
+        insert into invite_tokens (space_uri, token_hash, did, binding, used_count)
+        values (:space_uri, :token_hash, :did, :binding, 1)
+        on conflict (space_uri, token_hash)
+            do update set used_count = invite_tokens.used_count + 1
+        """,
+        _claim(space_uri, token_hash),
     )
 
 
-async def first_space(db: Reader, token_hash: str) -> str | None:
-    """Return the URI of the space that a token invited to first here: it is its owner's."""
+async def owned_space(db: Reader, token_hash: str) -> str | None:
+    """Return the space for which it was decided whose a token is; None while it is nobody's.
+
+    For a token that is bound to no space. It may lead to others of the same owner as well.
+    """
     row = await db.one(
-        """
-        select space_uri from invite_tokens
-        where token_hash = :token_hash order by place limit 1
-        """,
+        "select space_uri from invite_tokens where token_hash = :token_hash and owned = 1",
         {"token_hash": token_hash},
     )
     return row["space_uri"] if row else None
+
+
+async def space_of(db: Reader, token_hash: str, binding: str) -> str | None:
+    """Return the URI of the space that a bound token is for; None if no invite to it is known."""
+    row = await db.one(
+        """
+        select space_uri from invite_tokens
+        where token_hash = :token_hash and binding = :binding limit 1
+        """,
+        {"token_hash": token_hash, "binding": binding},
+    )
+    return row["space_uri"] if row else None
+
+
+async def is_claimed(db: Reader, token_hash: str) -> bool:
+    """Whether any invite with this token was seen."""
+    row = await db.one(
+        "select 1 from invite_tokens where token_hash = :token_hash limit 1",
+        {"token_hash": token_hash},
+    )
+    return row is not None
+
+
+def _claim(space_uri: str, token_hash: str) -> dict[str, str]:
+    return {
+        "space_uri": space_uri,
+        "token_hash": token_hash,
+        "did": parse_at_uri(space_uri).authority,
+        "binding": binding_of(space_uri),
+    }

@@ -75,8 +75,10 @@ class Issued(NamedTuple):
     revoked_at: int | None = None  # Unix ms; None while it is not revoked
 
 
-async def living_with_token(db: Reader, token_hash: str, owner: str) -> list[Issued]:
-    """Return an owner's live invites of this token to live spaces.
+async def living_with_token(
+    db: Reader, token_hash: str, owner: str, space_uri: str | None = None
+) -> list[Issued]:
+    """Return an owner's live invites of this token to live spaces, or to this one of them.
 
     Only `MAX_COPIES` are looked at: an owner can put a hash into any number of records.
     """
@@ -85,7 +87,7 @@ async def living_with_token(db: Reader, token_hash: str, owner: str) -> list[Iss
         select {_COLUMNS}, coalesce(used_count, 0), null
         from (
             select * from invites
-            where token_hash = :token_hash and space_uri > :after and space_uri < :before
+            where token_hash = :token_hash and space_uri >= :first and space_uri < :before
             limit :considered
         ) as invites
         join spaces on spaces.uri = invites.space_uri join repos on repos.did = spaces.did
@@ -93,31 +95,39 @@ async def living_with_token(db: Reader, token_hash: str, owner: str) -> list[Iss
             and invite_tokens.space_uri = invites.space_uri
         where {living.INVITE} and {living.SPACE}
         """,  # noqa: S608
-        _copies(token_hash, owner),
+        _copies(token_hash, owner, space_uri),
     )
     return [_issued(row) for row in rows]
 
 
-async def was_revoked(db: Reader, token_hash: str, owner: str) -> bool:
-    """Whether an owner's invite of this token was revoked, in whatever space of theirs."""
+async def was_revoked(
+    db: Reader, token_hash: str, owner: str, space_uri: str | None = None
+) -> bool:
+    """Whether an owner's invite of this token was revoked, in whatever space of theirs, or this."""
     row = await db.one(
         """
         select 1 from (
             select revoked from invites
-            where token_hash = :token_hash and space_uri > :after and space_uri < :before
+            where token_hash = :token_hash and space_uri >= :first and space_uri < :before
             limit :considered
         ) where revoked = 1 limit 1
         """,
-        _copies(token_hash, owner),
+        _copies(token_hash, owner, space_uri),
     )
     return row is not None
 
 
-def _copies(token_hash: str, owner: str) -> Params:
-    after, before = living.under(f"at://{owner}")
+def _copies(token_hash: str, owner: str, space_uri: str | None) -> Params:
+    if space_uri is None:
+        first, before = living.under(f"at://{owner}")
+    else:
+        first, before = (
+            space_uri,
+            f"{space_uri}!",
+        )  # which sorts before all that a URI may go on with
     return {
         "token_hash": token_hash,
-        "after": after,
+        "first": first,
         "before": before,
         "considered": MAX_COPIES,
     }

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import aiosqlite
 
+from indexer.records import binding_of
+
 # Statements that take a file from version n to n + 1, keyed by n. `schema.sql` is what they end in.
 MIGRATIONS: Mapping[int, str] = {
     # Repos are fetched whole, and found by backfill.
@@ -142,8 +144,41 @@ MIGRATIONS: Mapping[int, str] = {
         alter table repos add column sends_prev_data integer not null default 0
             check (sends_prev_data in (0, 1));
     """,
+    # A token is bound to its space, or its owner's: whoever was first here, and who made it here
+    # before all others.
+    9: """
+        create table tokens_before as select * from invite_tokens;
+        drop table invite_tokens;
+        create table invite_tokens (
+            space_uri  text    not null,
+            token_hash text    not null check (length(token_hash) = 64),
+            did        text    not null,
+            binding    text    not null check (length(binding) = 32),
+            owned      integer not null default 0 check (owned in (0, 1)),
+            used_count integer not null default 0 check (used_count >= 0),
+            uri        text,
+            primary key (space_uri, token_hash)
+        ) strict, without rowid;
+        create unique index invite_tokens_owned on invite_tokens (token_hash) where owned = 1;
+        create index invite_tokens_by_owner on invite_tokens (token_hash, did);
+        create index invite_tokens_by_binding on invite_tokens (token_hash, binding);
+        insert into invite_tokens
+            select space_uri, token_hash,
+                substr(space_uri, 6, instr(substr(space_uri, 6), '/') - 1),
+                binding_of(space_uri),
+                row_number() over (partition by token_hash order by uri is null, place) = 1,
+                used_count, uri
+            from tokens_before;
+        drop table tokens_before;
+        alter table repos add column
+            awaited integer not null default 0 check (awaited between 0 and 3);
+        create index repos_awaited on repos (did) where awaited > 0;
+        alter table backfills add column
+            settled integer not null default 0 check (settled in (0, 1));
+        update backfills set settled = 1 where done_at is not null;
+    """,
 }
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 10
 
 
 def schema() -> str:
@@ -167,6 +202,7 @@ async def migrate(connection: aiosqlite.Connection, path: Path) -> None:
         if version == 0:
             await _run_script(connection, schema())
         else:
+            await connection.create_function("binding_of", 1, binding_of, deterministic=True)
             for number in range(version, SCHEMA_VERSION):
                 await _run_script(connection, MIGRATIONS[number])
         await connection.execute(f"pragma user_version = {SCHEMA_VERSION}")

@@ -63,7 +63,9 @@ async def put_off(
             sync = case when sync = 'pending' and (whole_rev is not null or hosting <> 'active')
                         then 'desynchronized' else sync end,
             resync_due_at = :retry_at, resync_error = :error,
-            resync_attempts = max(resync_attempts - (not :counts), 0)
+            resync_attempts = max(resync_attempts - (not :counts), 0),
+            -- Who puts off and off again is not waited for either.
+            awaited = case when :counts then 0 else max(awaited - 1, 0) end
         where did = :did
         """,
         {"did": did, "error": error, "retry_at": retry_at, "counts": counts},
@@ -101,7 +103,7 @@ async def end(tx: Transaction, did: str, *, again: bool = False) -> None:
         """
         update repos set sync = case when :again then 'desynchronized' else sync end,
                          resync_due_at = 0, resync_attempts = 0, resync_error = null,
-                         resync_whole = 0
+                         resync_whole = 0, awaited = 0
         where did = :did
         """,
         {"did": did, "again": again},

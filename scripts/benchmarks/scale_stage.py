@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from indexer.records import binding_of
 from indexer.store.migrations import SCHEMA_VERSION, schema
 from scripts.benchmarks.repo_corpus import cached
 from scripts.benchmarks.xrpc_stage import PDS, START, Owner, settings
@@ -21,7 +22,7 @@ from tests.support.frames import INVITE, VERIFICATION, cid_text, tid
 from xrpc.publishing.pds import Tokens
 from xrpc.publishing.sessions import Vault
 
-EDITION = 3  # of what is made here: another one is made anew
+EDITION = 4  # of what is made here: another one is made anew
 FEW, MANY = 5, 200  # invites to a space
 INVITED = (*(FEW,) * 19, MANY)  # to one space after the other, and again
 ISSUED = (10, 30, 100, 300, 1_000, 3_000, 10_000)  # by one issuer after the other, and again
@@ -132,9 +133,11 @@ def _fill(db: sqlite3.Connection, size: Size, vault: Vault) -> None:
         f"insert into verifications values (?, ?, ?, '{_REV}', ?, ?, ?, ?, ?)",
         _verifications(size, rng),
     )
+    db.create_function("binding_of", 1, binding_of, deterministic=True)
     db.execute(
-        "insert into invite_tokens (space_uri, token_hash, place) "
-        "select space_uri, token_hash, 1 from invites"
+        "insert into invite_tokens (space_uri, token_hash, did, binding, owned) "
+        "select space_uri, token_hash, min(did), binding_of(space_uri), 1 from invites "
+        "group by space_uri, token_hash"
     )
     for kind, table, token in (
         ("invite", "invites", "space_uri, token_hash"),

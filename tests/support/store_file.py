@@ -14,7 +14,23 @@ URI = f"at://{ALICE}/{VERIFICATION}/3k"
 NOW = 1_000  # Unix ms
 
 # What files of older versions have where one of this version has something else.
-VERSION_8 = """
+VERSION_9 = """
+    drop table invite_tokens;
+    create table invite_tokens (
+        space_uri  text    not null,
+        token_hash text    not null check (length(token_hash) = 64),
+        place      integer not null,
+        used_count integer not null default 0 check (used_count >= 0),
+        uri        text,
+        primary key (space_uri, token_hash)
+    ) strict, without rowid;
+    create unique index invite_tokens_by_hash on invite_tokens (token_hash, place);
+    drop index repos_awaited;
+    alter table repos drop column awaited;
+    alter table backfills drop column settled;
+    pragma user_version = 9;
+"""
+VERSION_8 = f"""{VERSION_9}
     alter table cursors drop column mark;
     alter table repos drop column sends_prev_data;
     pragma user_version = 8;

@@ -16,7 +16,7 @@ from indexer.config.settings import Settings
 from indexer.identity.resolver import IdentityResolver
 from indexer.net.guard import guarded_client
 from indexer.rules.projection import Projection
-from indexer.store import outbox, tombstones
+from indexer.store import backfills, outbox, tombstones
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database
 from indexer.store.outbox import Deletion
@@ -38,6 +38,7 @@ from xrpc.serving.counts import Counts
 from xrpc.serving.metrics import Metrics
 from xrpc.serving.server import Server
 
+RELAY = "stream.test"  # whose stream shows what is written
 NOW = 1_800_000_000.0  # Unix seconds
 SPACE, INVITE = "rsvp.atmo.space", "rsvp.atmo.space.invite"
 VERIFICATION = "app.bsky.graph.verification"
@@ -109,7 +110,7 @@ class World:
             self.settings, self.db, scope, self.resolver, pds, self.sessions, self.publisher,
             self.clock,
         )  # fmt: skip
-        self.projection = Projection(scope, "relay.test")
+        self.projection = Projection(scope, RELAY)
 
     def new_publisher(self) -> Publisher:
         return Publisher(self.db, self.sessions, self.resolver, PdsClient(self.client), self.clock)
@@ -334,6 +335,9 @@ async def make_world(folder: Path, **settings: Any) -> AsyncIterator[World]:
         world.pds = await world.add_pds()
         for caller in (OPERATOR, STRANGER):
             world.name(caller, "https://pds.test")
+        async with db.transaction() as tx:  # the network was searched before
+            await backfills.begin(tx, RELAY, [SPACE, INVITE, VERIFICATION])
+            await backfills.settle(tx, RELAY)
         yield world
         await world.resolver.aclose()
 

@@ -45,7 +45,7 @@ async def create(services: Services, call: Call) -> dict[str, Any]:
         raise InvalidRequestError("expiresAt must be in the future, in Unix milliseconds")
     if max_uses is not None and max_uses > MAX_USES:
         raise InvalidRequestError(f"maxUses must be {MAX_USES} or less; leave it out for no limit")
-    token = new_token()
+    token = new_token(space.uri)
     fields = {
         "space": space.uri,
         "tokenHash": hash_of(token),
@@ -59,8 +59,8 @@ async def create(services: Services, call: Call) -> dict[str, Any]:
     value = {"$type": collection} | {name: v for name, v in fields.items() if v is not None}
     record = NewRecord(space.did, collection, services.tids.next(now), value)
     session = await creating.session_of(services, space.did)
-    # Before anybody can read the hash, so that nobody can be first to use it elsewhere; and so that
-    # it can be revoked from then on, whether the firehose shows it soon, late or never.
+    # Before the record is written, so that it can be revoked from then on, whether the firehose
+    # shows it soon, late or never.
     await services.write(
         call,
         lambda tx: invite_tokens.note_created(tx, space.uri, hash_of(token), record.target.uri),

@@ -194,7 +194,7 @@ async def test_a_new_invite_is_returned_with_its_token_once_and_written_without_
         )
     token = answer.json()["token"]
     token_hash = hashlib.sha256(token.encode()).hexdigest()
-    assert len(token) == 43
+    assert len(token) == 85
     assert answer.json()["invite"] == {
         "tokenHash": token_hash,
         "spaceUri": space,

@@ -11,7 +11,7 @@ from indexer.store import invites as store
 from indexer.store import members as members_store
 from indexer.store import spaces as spaces_store
 from indexer.store.db import Database
-from indexer.store.invite_tokens import created_as, first_space
+from indexer.store.invite_tokens import created_as, is_claimed, owned_space, space_of
 from tests.support.guests import HASH, LIST_INVITES, redeem, said
 from tests.support.xrpc_world import ALICE, BOB, CREATED_AT, REVOKE_INVITE, SPACE, World, make_world
 from xrpc.methods import invites
@@ -174,7 +174,9 @@ async def test_every_query_searches_an_index_and_sorts_nothing(world: World) -> 
         spaces_store.of_owner(explained, ALICE, None, "", 50),
         spaces_store.of_owner(explained, ALICE, SPACE, uri, 50),
         store.living_with_token(explained, HASH, ALICE),
+        store.living_with_token(explained, HASH, ALICE, uri),
         store.was_revoked(explained, HASH, ALICE),
+        store.was_revoked(explained, HASH, ALICE, uri),
         store.of_space(explained, uri, revoked=False, limit=50),
         store.of_space(explained, uri, revoked=True, limit=50),
         members_store.is_member(explained, uri, BOB),
@@ -182,7 +184,9 @@ async def test_every_query_searches_an_index_and_sorts_nothing(world: World) -> 
         members_store.count_of_space(explained, uri),
         members_store.count_of_account(explained, BOB),
         created_as(explained, uri, HASH),
-        first_space(explained, HASH),
+        owned_space(explained, HASH),
+        space_of(explained, HASH, "0" * 32),
+        is_claimed(explained, HASH),
     ]
     for owner in (None, ALICE):
         for type_ in (None, SPACE):

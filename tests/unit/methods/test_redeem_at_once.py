@@ -139,7 +139,7 @@ async def test_revoke_and_redeem_have_one_order_and_the_loser_sees_it(world: Wor
 async def test_a_token_stops_reading_at_once(world: World) -> None:
     space = await world.space(ALICE)
     for turn in range(10):
-        token = new_token()
+        token = new_token(space)
         await world.invite(space, hash_of(token), f"invite-{turn}", kind="read")
         assert await may_see(world, space, None, token)
         assert await revoke(world, space, token) == 200

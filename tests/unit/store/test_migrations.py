@@ -78,7 +78,8 @@ async def test_an_older_file_is_migrated_step_by_step_and_keeps_its_rows(
 
 
 # What version 2 had where this version has something else.
-VERSION_2 = f"""{VERSION_6}
+VERSION_2 = f"""
+    {VERSION_6}
     drop table used_tokens;
     drop index repos_to_ask;
     drop table members;
@@ -151,23 +152,19 @@ async def test_a_file_of_version_2_becomes_one_of_this_and_knows_whose_its_token
 
     async with await Database.open(path) as db:
         assert _bare(path) == wanted
-        rows = await db.all(
-            "select token_hash, space_uri from invite_tokens order by token_hash desc, place"
-        )
-        assert [(row["token_hash"][0], row["space_uri"].split("/")[2]) for row in rows] == [
-            ("b", ALICE),
-            ("a", BOB),
-            ("a", ALICE),
+        rows = await db.all("select token_hash, did, owned from invite_tokens order by 1, 2")
+        assert [(row["token_hash"][0], row["did"], row["owned"]) for row in rows] == [
+            ("a", ALICE, 0),
+            ("a", BOB, 1),  # so say the revs
+            ("b", ALICE, 1),
         ]
-        assert (
-            await invite_tokens.first_space(db, "a" * 64) == f"at://{BOB}/a.b.c/d"
-        )  # so say the revs
         last = await daemon.load(db)
         assert last is not None
         assert tuple(last) == (7, "1", RELAY, 5, None, None, None)
 
 
-VERSION_3 = f"""{VERSION_6}
+VERSION_3 = f"""
+    {VERSION_6}
     drop table used_tokens;
     drop table invite_tokens;
     create table invite_tokens (
@@ -202,16 +199,17 @@ async def test_a_file_of_version_3_keeps_whose_its_tokens_are_and_how_often_they
 
     async with await Database.open(path) as db:
         assert _bare(path) == wanted
-        assert await invite_tokens.first_space(db, "a" * 64) == f"at://{BOB}/a.b.c/d"
+        assert await invite_tokens.owned_space(db, "a" * 64) == f"at://{BOB}/a.b.c/d"
         async with db.transaction() as tx:
-            await invite_tokens.note(tx, [(f"at://{ALICE}/a.b.c/d", "b" * 64)])
+            await invite_tokens.note(tx, [(f"at://{ALICE}/a.b.c/d", "b" * 64)], decide=True)
             await invite_tokens.count_use(tx, "a" * 64, f"at://{ALICE}/a.b.c/d")
-        assert await invite_tokens.first_space(db, "b" * 64) == f"at://{BOB}/a.b.c/d"
+        assert await invite_tokens.owned_space(db, "b" * 64) == f"at://{BOB}/a.b.c/d"
         rows = await db.all("select used_count from invite_tokens order by used_count")
         assert [row["used_count"] for row in rows] == [0, 0, 5, 8]
 
 
-VERSION_4 = f"""{VERSION_6}
+VERSION_4 = f"""
+    {VERSION_6}
     drop table used_tokens;
     alter table invite_tokens drop column uri;
     pragma user_version = 4;

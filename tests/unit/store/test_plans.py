@@ -16,6 +16,7 @@ from indexer.store import (
     backfills,
     cursors,
     daemon,
+    invite_tokens,
     invites,
     outbox,
     repos,
@@ -66,6 +67,15 @@ REASONS: dict[str, tuple[set[str], str]] = {
     "records.uris_of_repo": ({"sort"}, "one repo's records, beside a copy of all of it"),
     "members.purge_repo": ({"range members"}, "those of one account's spaces"),
     "repos.desynchronize_all": ({"scan repos"}, AT_ONCE),
+    "backfills.advance": ({"scan repos"}, "those that wait, once a search is over"),
+    "backfills.has_come_to_an_end": (
+        {"scan repos"},
+        "those that a search found and nobody tried; of an index of these",
+    ),
+    "invite_tokens.decide_all": (
+        {"scan invite_tokens"},
+        "every token: once a search for repos is over",
+    ),
     "repos.forget_hosting_seqs": ({"scan repos"}, AT_ONCE),
     "resyncs.refetch_all": ({"scan repos"}, AT_ONCE),
     "resyncs.release": ({"scan repos"}, AT_ONCE),
@@ -167,6 +177,7 @@ async def run_a_daemon(tx: Transaction) -> None:
     await sessions.refresh(tx, ALICE, "https://pds.test", b"old", b"new", now)
     await sessions.refuse(tx, ALICE, b"new", "no")
     await invites.was_revoked(tx, hash_of("token"), ALICE)
+    await invite_tokens.space_of(tx, hash_of("token"), "0" * 32)
     # Repos that are fetched whole.
     await resyncs.release(tx, now)
     await resyncs.due(tx, now, 100)
@@ -185,6 +196,9 @@ async def run_a_daemon(tx: Transaction) -> None:
     await backfills.load(tx, RELAY)
     await repos.track(tx, [ALICE, BOB], now)
     await backfills.advance(tx, RELAY, search, None, 2, now)
+    assert not await backfills.has_come_to_an_end(tx, RELAY)
+    await invite_tokens.decide_all(tx)
+    await backfills.settle(tx, RELAY)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
