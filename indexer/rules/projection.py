@@ -175,6 +175,31 @@ class Projection:
             self._fell += part.fell
         return state.sync == "synchronized", rejected
 
+    async def show(self, tx: Transaction, did: str, rev: str, write: Write, now: int) -> None:
+        """Apply that a record stands in a repo at `rev`, as its host has proven when it was asked.
+
+        It says nothing of the rest of the repo, whose state stays as it is. `now` is Unix ms.
+        """
+        # As if a commit had written it then: what wrote it comes by the stream, and is older.
+        commit = VerifiedCommit(
+            seq=0,
+            time=None,
+            did=did,
+            rev=rev,
+            since=None,
+            prev_data=None,
+            data="",
+            writes=(write,),
+        )
+        part = await slices.load(tx, {did}, [uri_of(did, write)])
+        if part.repo(did).hosting == "deleted":
+            return
+        part.put_repo(part.repo(did))  # to be fetched whole, if it was not known
+        parsed = [self._parse(commit, write, {}, [])]
+        await slices.load_tokens(tx, part, tokens_of(parsed))
+        record_rules.apply_writes(part, commit, parsed, now)
+        await slices.save(tx, part, now)
+
     async def _apply_run(
         self,
         tx: Transaction,

@@ -6,6 +6,7 @@ again himself.
 
 import asyncio
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from indexer import log
@@ -13,6 +14,7 @@ from indexer.identity.model import IdentityError
 from indexer.records import InvalidRecord, Row
 from indexer.store import pause, repos
 from xrpc.errors import AlreadyExistsError, InvalidRequestError, UpstreamFailureError
+from xrpc.methods import showing
 from xrpc.methods.no_session import session_required
 from xrpc.publishing.pds import Created, NewRecord, PdsError, PdsRefusedError
 from xrpc.publishing.sessions import NoSessionError, Session
@@ -20,7 +22,7 @@ from xrpc.publishing.writing import has_moved, is_about_records, with_session
 from xrpc.services import Call, Services
 
 ANSWER_WITHIN = 8.0  # seconds, from when the call came; a PDS that proxies it gives up after 10
-SEEN_WITHIN = 3.0  # seconds of these for the firehose to show what was written
+SEEN_WITHIN = 3.0  # seconds of these for its PDS or the firehose to show what was written
 LOOK_EVERY = 0.05  # seconds
 
 R = TypeVar("R")
@@ -77,7 +79,7 @@ async def create(
             f"the PDS did not answer ({text}); nothing is known to be written, try again"
         ) from error
     _log.info("create.written", repo=session.did, count=len(records), rev=created.rev)
-    await _seen(services, session.did, created.rev, deadline)
+    await _in_index(services, records, created.rev, deadline)
     return [
         Row(
             uri=record.target.uri,
@@ -151,10 +153,18 @@ async def _within(deadline: float, work: Coroutine[Any, Any, R]) -> R:
     return task.result()
 
 
-async def _seen(services: Services, did: str, rev: str, deadline: float) -> None:
-    """Wait for the index to have this commit, for some time."""
+async def _in_index(
+    services: Services, records: Sequence[NewRecord], rev: str, deadline: float
+) -> None:
+    """Return once the index has this commit's records, or after some time."""
     now = asyncio.get_running_loop().time
     until = min(now() + SEEN_WITHIN, deadline)
+    if len(records) == 1:  # of many, the firehose is sooner here than as many proofs
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                if await showing.show(services, records[0]):
+                    return
+    did = records[0].did
     while now() < until:
         repo = (await repos.load(services.db, [did])).get(did)
         if repo is not None and repo.rev is not None and repo.rev >= rev:

@@ -1,23 +1,25 @@
 """The only door to a PDS for writing, and to what it says of a single record.
 
 Sources: the lexicons com.atproto.server.{createSession,refreshSession}, com.atproto.repo.
-{applyWrites,deleteRecord,getRecord} and com.atproto.sync.getLatestCommit.
+{applyWrites,deleteRecord,getRecord} and com.atproto.sync.{getLatestCommit,getRecord}.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 
 from indexer.lexicon.syntax import is_cid, is_did, is_handle, is_tid
 from indexer.net.guard import FetchError
-from indexer.net.requests import Answer, request_json
+from indexer.net.requests import Answer, fetch, request_json
 from xrpc.publishing.redaction import repeats, scrub
 
 CALL_DEADLINE = 15.0  # seconds for one call, from connecting to the last byte
 MAX_ANSWER = 4_000_000  # bytes; a record is at most 1 MB, and JSON makes it longer
+MAX_PROOF = 2_000_000  # bytes; a record, a commit, and a few nodes of a tree
 MAX_WRITES = 200  # of one applyWrites call
 MAX_MESSAGE = 200  # characters that we keep of what a PDS says
 MAX_RETRY_AFTER = 3_600.0  # seconds; a host that asks for more is asked again sooner
@@ -208,6 +210,15 @@ class PdsClient:
         if not isinstance(cid, str) or not is_cid(cid):
             raise PdsUnavailableError("the PDS shows the record without its CID")
         return cid
+
+    async def record_proof(self, pds: str, target: Target) -> bytes:
+        """Return the CAR that is to prove how a record stands: see `proof.record`."""
+        params = {"did": target.did, "collection": target.collection, "rkey": target.rkey}
+        url = f"{pds}/xrpc/com.atproto.sync.getRecord?{urlencode(params)}"
+        try:
+            return await fetch(self._client, url, max_bytes=MAX_PROOF, deadline=CALL_DEADLINE)
+        except FetchError as error:
+            raise PdsUnavailableError(f"no proof of the record: {error}") from error
 
     async def latest_rev(self, pds: str, did: str) -> str:
         """Return the rev of the repo's newest commit."""
