@@ -155,12 +155,15 @@ create table members (
     space_uri  text    not null,
     did        text    not null,
     rev        text    not null,    -- of the space's record that they came into: they end with it
-    token_hash text    not null check (length(token_hash) = 64),    -- of the invite that let them in
-    added_by   text    not null,                                    -- the DID that wrote it
+    -- Of the invite that let them in; null for who was added by the owner, without being asked.
+    token_hash text    check (length(token_hash) = 64),
+    added_by   text    not null,    -- the DID that wrote the invite, or added them
     added_at   integer not null,
+    perms      text    not null default 'write' check (perms in ('read', 'write')),
     primary key (space_uri, did)
 ) strict, without rowid;
 create index members_by_did on members (did, space_uri);
+create index members_added on members (space_uri) where token_hash is null;
 
 -- What is known of an invite's token besides its records: a row for each space that has, or had, an
 -- invite with it. A hash is public, so that anybody may put it into invites to spaces of his own.

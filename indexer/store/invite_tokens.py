@@ -117,6 +117,18 @@ async def space_of(db: Reader, token_hash: str, binding: str) -> str | None:
     return row["space_uri"] if row else None
 
 
+async def spaces_of(db: Reader, token_hash: str, did: str, limit: int) -> list[str]:
+    """Return the URIs of an owner's spaces that have, or had, an invite with this token."""
+    rows = await db.all(
+        """
+        select space_uri from invite_tokens
+        where token_hash = :token_hash and did = :did limit :limit
+        """,
+        {"token_hash": token_hash, "did": did, "limit": limit},
+    )
+    return [row["space_uri"] for row in rows]
+
+
 async def is_claimed(db: Reader, token_hash: str) -> bool:
     """Whether any invite with this token was seen."""
     row = await db.one(

@@ -18,20 +18,21 @@ class Member:
     space_uri: str
     did: str
     rev: str
-    token_hash: str
+    token_hash: str | None  # None: the owner added them
     added_by: str
     added_at: int  # Unix ms
+    perms: str = "write"  # or `read`
 
 
 async def add(tx: Transaction, member: Member) -> None:
     """Let somebody in. A dead row of theirs, of a space that was made again, gives way."""
     await tx.execute(
         """
-        insert into members (space_uri, did, rev, token_hash, added_by, added_at)
-        values (:space_uri, :did, :rev, :token_hash, :added_by, :added_at)
+        insert into members (space_uri, did, rev, token_hash, added_by, added_at, perms)
+        values (:space_uri, :did, :rev, :token_hash, :added_by, :added_at, :perms)
         on conflict (space_uri, did) do update set
             rev = excluded.rev, token_hash = excluded.token_hash,
-            added_by = excluded.added_by, added_at = excluded.added_at
+            added_by = excluded.added_by, added_at = excluded.added_at, perms = excluded.perms
         """,
         asdict(member),
     )
@@ -44,6 +45,25 @@ async def remove(tx: Transaction, space_uri: str, did: str) -> bool:
         {"space_uri": space_uri, "did": did},
     )
     return count > 0
+
+
+async def set_perms(tx: Transaction, space_uri: str, did: str, perms: str) -> None:
+    """Let a member do what `perms` says, `read` or `write`."""
+    await tx.execute(
+        "update members set perms = :perms where space_uri = :space_uri and did = :did",
+        {"space_uri": space_uri, "did": did, "perms": perms},
+    )
+
+
+async def perms_of(db: Reader, space_uri: str, did: str) -> str | None:
+    """Return what a member may do, `read` or `write`; None for who is none."""
+    row = await db.one(
+        f"""
+        select perms from members where space_uri = :space_uri and did = :did and {living.MEMBER}
+        """,  # noqa: S608
+        {"space_uri": space_uri, "did": did},
+    )
+    return row["perms"] if row else None
 
 
 async def is_member(db: Reader, space_uri: str, did: str) -> bool:
@@ -61,7 +81,7 @@ async def of_space(db: Reader, space_uri: str) -> list[Member]:
     """Return all members of a space, by their DIDs."""
     rows = await db.all(
         f"""
-        select space_uri, did, rev, token_hash, added_by, added_at
+        select space_uri, did, rev, token_hash, added_by, added_at, perms
         from members where space_uri = :space_uri and {living.MEMBER} order by did
         """,  # noqa: S608
         {"space_uri": space_uri},
@@ -76,9 +96,27 @@ async def count_of_space(db: Reader, space_uri: str) -> int:
     return row["count"] if row else 0
 
 
-async def count_of_account(db: Reader, did: str) -> int:
-    """Count the spaces that somebody is a member of."""
-    row = await db.one("select count(*) as count from members where did = :did", {"did": did})
+async def count_joined(db: Reader, did: str) -> int:
+    """Count the spaces that somebody has come into by an invite: who is added has no say in it."""
+    row = await db.one(
+        """
+        select count(*) as count from members where did = :did and token_hash is not null
+        """,
+        {"did": did},
+    )
+    return row["count"] if row else 0
+
+
+async def count_added(db: Reader, owner: str) -> int:
+    """Count who was added to an owner's spaces, once for each."""
+    after, before = living.under(f"at://{owner}")
+    row = await db.one(
+        """
+        select count(*) as count from members indexed by members_added
+        where token_hash is null and space_uri > :after and space_uri < :before
+        """,
+        {"after": after, "before": before},
+    )
     return row["count"] if row else 0
 
 

@@ -177,8 +177,27 @@ MIGRATIONS: Mapping[int, str] = {
             settled integer not null default 0 check (settled in (0, 1));
         update backfills set settled = 1 where done_at is not null;
     """,
+    # Owners add members as well.
+    10: """
+        create table members_before as select * from members;
+        drop table members;
+        create table members (
+            space_uri  text    not null,
+            did        text    not null,
+            rev        text    not null,
+            token_hash text    check (length(token_hash) = 64),
+            added_by   text    not null,
+            added_at   integer not null,
+            perms      text    not null default 'write' check (perms in ('read', 'write')),
+            primary key (space_uri, did)
+        ) strict, without rowid;
+        create index members_by_did on members (did, space_uri);
+        create index members_added on members (space_uri) where token_hash is null;
+        insert into members select *, 'write' from members_before;
+        drop table members_before;
+    """,
 }
-SCHEMA_VERSION = 10
+SCHEMA_VERSION = 11
 
 
 def schema() -> str:

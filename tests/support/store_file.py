@@ -25,6 +25,28 @@ VERSION_9 = """
         primary key (space_uri, token_hash)
     ) strict, without rowid;
     create unique index invite_tokens_by_hash on invite_tokens (token_hash, place);
+    drop table members;
+    create table members (
+        space_uri  text    not null,
+        did        text    not null,
+        rev        text    not null,
+        token_hash text    not null check (length(token_hash) = 64),
+        added_by   text    not null,
+        added_at   integer not null,
+        primary key (space_uri, did)
+    ) strict, without rowid;
+    create index members_by_did on members (did, space_uri);
+    drop table members;
+    create table members (
+        space_uri  text    not null,
+        did        text    not null,
+        rev        text    not null,
+        token_hash text    not null check (length(token_hash) = 64),
+        added_by   text    not null,
+        added_at   integer not null,
+        primary key (space_uri, did)
+    ) strict, without rowid;
+    create index members_by_did on members (did, space_uri);
     drop index repos_awaited;
     alter table repos drop column awaited;
     alter table backfills drop column settled;

@@ -14,12 +14,14 @@ from indexer.store.db import Transaction
 from indexer.store.tombstones import Tombstone
 from xrpc.errors import ForbiddenError, InvalidRequestError, NotFoundError
 from xrpc.methods import creating
+from xrpc.methods.perms import asked_kind, perms_of_kind
 from xrpc.methods.spaces import find_own, space_uri_of
 from xrpc.publishing.pds import NewRecord
 from xrpc.services import Call, Services
 from xrpc.tokens import hash_of, new_token
 
 MAX_LISTED = 1_000  # invites in one answer
+MAX_SPACES = 100  # of one owner with one hash, that are revoked by one call
 MAX_USES = 2**53 - 1  # what a PDS, whose numbers are JavaScript's, still writes as it was given
 
 _TOKEN_HASH = re.compile(r"[0-9a-fA-F]{64}")
@@ -49,7 +51,7 @@ async def create(services: Services, call: Call) -> dict[str, Any]:
     fields = {
         "space": space.uri,
         "tokenHash": hash_of(token),
-        "kind": wanted["kind"],
+        "kind": asked_kind(wanted),
         "maxUses": max_uses,
         "expiresAt": None if expires_at is None else _datetime(expires_at),
         "note": wanted.get("note"),
@@ -74,29 +76,61 @@ async def create(services: Services, call: Call) -> dict[str, Any]:
 async def revoke(services: Services, call: Call) -> dict[str, Any]:
     """`rsvp.atmo.space.invite.revoke`: nobody can use this invite here any more.
 
-    Returns once that is durable; the deletion from the owner's repo follows. Raises NotFound for
-    an unknown space, Forbidden for a caller who does not own it, NotFound for an unknown hash.
+    Under its later name the space may be left out: all of the caller's that know the hash are
+    meant then. Returns once that is durable; the deletion from the owner's repo follows. Raises
+    NotFound for an unknown space, Forbidden for a caller who does not own it, NotFound for an
+    unknown hash.
     """
     token_hash = _token_hash(call.input["tokenHash"])
+    if "spaceUri" in call.input:
+        space_uris = [await _own_space(services, call)]
+    else:
+        space_uris = await _own_spaces_with(services, call.caller.did, token_hash)
+    now = services.now()
+
+    async def lay(tx: Transaction) -> tuple[list[str], list[Tombstone]]:
+        first, unknown = [], []
+        for space_uri in space_uris:
+            try:
+                if await lay_tombstones(tx, space_uri, token_hash, call.caller.did, now):
+                    first.append(space_uri)
+            except NotFoundError as error:
+                unknown.append(error)  # of several, the others are what is meant
+        if len(unknown) == len(space_uris):
+            raise unknown[0]
+        tokens = [(space_uri, token_hash) for space_uri in space_uris]
+        return first, await tombstones.revoked_tokens(tx, tokens)
+
+    first, stones = await services.write(call, lay)
+    # Also what was revoked before: who asks again may have had no answer the first time.
+    await services.journal.keep(Entry.of(stone) for stone in stones)
+    for space_uri in first:
+        _log.info("invite.revoked", space=space_uri, token_hash=token_hash, actor=call.caller.did)
+    services.publisher.nudge(call.caller.did)
+    return {"ok": True}
+
+
+async def _own_space(services: Services, call: Call) -> str:
+    """Return the URI of the caller's space that is named, also of one that is deleted."""
     space_uri = await space_uri_of(services, call.input["spaceUri"])
     if not await spaces.is_known(services.db, space_uri):
         raise NotFoundError("there is no such space")
     if parse_at_uri(space_uri).authority != call.caller.did:
         # Before the hash is looked up, so that nobody can probe for it.
         raise ForbiddenError("only the owner of a space may revoke its invites")
-    now = services.now()
+    return space_uri
 
-    async def lay(tx: Transaction) -> tuple[bool, list[Tombstone]]:
-        is_first = await lay_tombstones(tx, space_uri, token_hash, call.caller.did, now)
-        return is_first, await tombstones.revoked_tokens(tx, [(space_uri, token_hash)])
 
-    is_first, stones = await services.write(call, lay)
-    # Also when it was revoked before: who asks again may have had no answer the first time.
-    await services.journal.keep(Entry.of(stone) for stone in stones)
-    if is_first:
-        _log.info("invite.revoked", space=space_uri, token_hash=token_hash, actor=call.caller.did)
-    services.publisher.nudge(call.caller.did)
-    return {"ok": True}
+async def _own_spaces_with(services: Services, did: str, token_hash: str) -> list[str]:
+    """Return the caller's spaces that have, or had, an invite with this hash."""
+    found = await invite_tokens.spaces_of(services.db, token_hash, did, MAX_SPACES + 1)
+    if not found:
+        raise NotFoundError("you have no invite with this hash")
+    if len(found) > MAX_SPACES:
+        raise InvalidRequestError(
+            f"more than {MAX_SPACES} of your spaces have this hash: name the space"
+        )
+    return found
 
 
 async def list_(services: Services, call: Call) -> dict[str, Any]:
@@ -196,6 +230,7 @@ def invite_view(
         "tokenHash": invite.token_hash,
         "spaceUri": invite.space_uri,
         "kind": invite.kind,
+        "perms": perms_of_kind(invite.kind),
         "usedCount": used_count,
         "createdBy": created_by,
         "createdAt": invite.created_at,

@@ -4,9 +4,14 @@ from typing import Any
 
 from indexer.records import Space
 from indexer.store import audit, members
+from indexer.store.members import Member
 from xrpc.errors import ForbiddenError, InvalidRequestError
 from xrpc.methods import spaces
+from xrpc.methods.perms import asked_perms
+from xrpc.methods.redeeming import MAX_MEMBERS
 from xrpc.services import Call, Services
+
+MAX_ADDED = 10_000  # by one owner, to all of his spaces: nobody asks those who are added
 
 
 async def list_(services: Services, call: Call) -> dict[str, Any]:
@@ -22,13 +27,58 @@ async def list_(services: Services, call: Call) -> dict[str, Any]:
     others.sort(key=lambda member: (member.added_at, member.did))
     return {
         "members": [
-            {"did": space.did, "addedAt": space.fields.created_at},
+            {"did": space.did, "perms": "write", "addedAt": space.fields.created_at},
             *(
-                {"did": member.did, "addedAt": member.added_at, "addedBy": member.added_by}
+                {
+                    "did": member.did,
+                    "perms": member.perms,
+                    "addedAt": member.added_at,
+                    "addedBy": member.added_by,
+                }
                 for member in others
             ),
         ]
     }
+
+
+async def add(services: Services, call: Call) -> dict[str, Any]:
+    """`rsvp.atmo.space.addMember`: who is one already may do what `perms` says from now on.
+
+    Nobody asks who is added, so it does not count against how many spaces they may join, and they
+    may leave. Raises NotFound for a space that is not there, Forbidden for who does not own it,
+    and InvalidRequest for the owner himself, perms that are none, and more than there is room for.
+    """
+    space = await spaces.find_own(services, call, "add members to it")
+    did, perms, now = call.input["did"], asked_perms(call.input["perms"]), services.now()
+    if did == space.did:
+        raise InvalidRequestError("the owner of a space belongs to it anyway")
+    async with services.transaction(call) as tx:
+        known = await members.perms_of(tx, space.uri, did)
+        if known is None:
+            if await members.count_of_space(tx, space.uri) >= MAX_MEMBERS:
+                raise InvalidRequestError("the space is full")
+            if await members.count_added(tx, space.did) >= MAX_ADDED:
+                raise InvalidRequestError(
+                    f"you have added {MAX_ADDED} members to your spaces, and can't add more; "
+                    "an invite lets people in"
+                )
+            await members.add(
+                tx,
+                Member(
+                    space_uri=space.uri,
+                    did=did,
+                    rev=space.rev,
+                    token_hash=None,
+                    added_by=space.did,
+                    added_at=now,
+                    perms=perms,
+                ),
+            )
+        else:
+            await members.set_perms(tx, space.uri, did, perms)
+        if known != perms:
+            await audit.write(tx, call.caller.did, "member.add", [space.uri], did, now)
+    return {"ok": True}
 
 
 async def remove(services: Services, call: Call) -> dict[str, Any]:

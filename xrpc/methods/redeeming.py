@@ -10,6 +10,7 @@ from indexer.store.db import Reader
 from indexer.store.invites import Issued
 from indexer.store.members import Member
 from xrpc.errors import InvalidInviteError
+from xrpc.methods.perms import perms_of_kind
 from xrpc.services import Call, Services
 from xrpc.tokens import binding, hash_of
 
@@ -47,7 +48,8 @@ async def redeem(services: Services, call: Call) -> dict[str, Any]:
                     ),
                 )
                 await invite_tokens.count_use(tx, invite.invite.token_hash, space.uri)
-    return {"spaceUri": admission.space.uri}
+    kind = admission.invite.invite.kind
+    return {"spaceUri": admission.space.uri, "perms": perms_of_kind(kind), "kind": kind}
 
 
 async def may_read(db: Reader, token: str, space: Row, now: int) -> bool:
@@ -95,7 +97,7 @@ async def _leads(db: Reader, token: str) -> _Leads | None:
 class _Admission:
     space: Row
     invite: Issued
-    is_member: bool  # already, or its owner
+    is_member: bool  # already, with all that the invite gives, or its owner
 
 
 async def _admit(services: Services, db: Reader, token: str, did: str) -> _Admission:
@@ -111,14 +113,15 @@ async def _admit(services: Services, db: Reader, token: str, did: str) -> _Admis
         raise InvalidInviteError(_UNKNOWN)
     if invite.invite.kind not in _JOINING:
         raise InvalidInviteError("this invite is for reading only")
-    if did == space.did or await members.is_member(db, space.uri, did):
+    perms = "write" if did == space.did else await members.perms_of(db, space.uri, did)
+    if perms == perms_of_kind(invite.invite.kind):
         return _Admission(space, invite, is_member=True)
     over = _why_over(invite, services.now())
     if over is not None:
         raise InvalidInviteError(over)
-    if await members.count_of_space(db, space.uri) >= MAX_MEMBERS:
+    if perms is None and await members.count_of_space(db, space.uri) >= MAX_MEMBERS:
         raise InvalidInviteError("the space is full")
-    if await members.count_of_account(db, did) >= MAX_JOINED:
+    if await members.count_joined(db, did) >= MAX_JOINED:
         raise InvalidInviteError("you are a member of too many spaces; leave one first")
     return _Admission(space, invite, is_member=False)
 

@@ -2,13 +2,22 @@
 
 import base64
 import binascii
+import re
 from dataclasses import replace
 from typing import Any
 
 from indexer import log
 from indexer.config.settings import Settings
 from indexer.identity.model import IdentityError
-from indexer.lexicon.syntax import format_datetime, is_at_uri, is_did, is_record_key, parse_at_uri
+from indexer.lexicon.syntax import (
+    MAX_AT_URI,
+    AtUri,
+    format_datetime,
+    is_at_uri,
+    is_did,
+    is_record_key,
+    parse_at_uri,
+)
 from indexer.records import SPACE_LEXICON, Row, Space
 from indexer.store import members, spaces
 from indexer.store.db import Reader
@@ -24,6 +33,14 @@ from xrpc.methods import creating, redeeming
 from xrpc.publishing.pds import NewRecord
 from xrpc.services import Call, Services
 
+_LATER = re.compile(r"ats://([^/]+)/([^/]+/[^/]+)|at://([^/]+)/space/([^/]+/[^/]+)")
+# What the published documents have for spaces whose data a service keeps to itself.
+_REFUSED = {
+    "memberListRef": "it knows the members itself; leave it out, and invite or add them",
+    "appPolicyRef": "a space's record is public, so no app can be kept from it; leave it out",
+    "appPolicy": "a space's record is public, so no app can be kept from it; leave it out",
+}
+
 _log = log.get("spaces")
 
 
@@ -35,6 +52,9 @@ async def create(services: Services, call: Call) -> dict[str, Any]:
     UpstreamFailure for a PDS that fails.
     """
     did, now = call.caller.did, services.now()
+    for name, why in _REFUSED.items():
+        if name in call.input:
+            raise InvalidRequestError(f"{name} is not for spaces of this service: {why}")
     collection = _space_type(services, call.input.get("type"))
     key = call.input.get("key", services.tids.next(now))
     if not is_record_key(key):
@@ -126,8 +146,13 @@ async def find_own(services: Services, call: Call, what: str) -> Row:
 
 
 async def space_uri_of(services: Services, uri: str) -> str:
-    """Return a space's URI with its owner's DID as the authority."""
-    parts = parse_at_uri(uri)
+    """Return a space's URI with its owner's DID as the authority.
+
+    Documents whose `spaceUri` is an at-uri let nothing else through; of the others it may be as
+    `_canonical` says. Raises InvalidRequest for what names no space, NotFound for a handle that
+    can't be resolved.
+    """
+    parts = _canonical(uri)
     if is_did(parts.authority):
         return str(parts)
     try:
@@ -136,6 +161,21 @@ async def space_uri_of(services: Services, uri: str) -> str:
         )
     except IdentityError:
         raise NotFoundError("there is no such space: its handle can't be resolved") from None
+
+
+def _canonical(uri: str) -> AtUri:
+    """Return the AT-URI of a space's record that `uri` stands for.
+
+    In the later documents of the family it is written `ats://OWNER/TYPE/KEY`, or
+    `at://OWNER/space/TYPE/KEY`.
+    """
+    later = _LATER.fullmatch(uri) if len(uri) <= MAX_AT_URI else None
+    try:
+        return parse_at_uri(f"at://{later[1] or later[3]}/{later[2] or later[4]}" if later else uri)
+    except ValueError:
+        raise InvalidRequestError(
+            "spaceUri must be the AT-URI of a space's record, or ats://OWNER/TYPE/KEY"
+        ) from None
 
 
 async def belongs(db: Reader, space: Row, did: str) -> bool:

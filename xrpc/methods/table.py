@@ -17,6 +17,14 @@ class Method:
 
 
 METHODS: dict[str, Method] = {
+    "rsvp.atmo.invite.create": Method(invites.create),
+    "rsvp.atmo.invite.list": Method(invites.list_),
+    "rsvp.atmo.invite.redeem": Method(redeeming.redeem),
+    "rsvp.atmo.invite.revoke": Method(invites.revoke),
+    "rsvp.atmo.space.addMember": Method(members.add),
+    "rsvp.atmo.space.admin.addMember": Method(members.add),
+    "rsvp.atmo.space.admin.createSpace": Method(spaces.create),
+    "rsvp.atmo.space.admin.removeMember": Method(members.remove),
     "rsvp.atmo.space.createSpace": Method(spaces.create),
     "rsvp.atmo.space.getSpace": Method(spaces.get, is_open=True),
     "rsvp.atmo.space.invite.create": Method(invites.create),
@@ -28,6 +36,7 @@ METHODS: dict[str, Method] = {
     "rsvp.atmo.space.listSpaces": Method(spaces.list_),
     "rsvp.atmo.space.removeMember": Method(members.remove),
     "rsvp.atmo.space.whoami": Method(spaces.whoami),
+    "rsvp.atmo.spaceExt.whoami": Method(spaces.whoami),
     "tools.ozone.verification.grantVerifications": Method(granting.grant),
     "tools.ozone.verification.listVerifications": Method(listing.list_verifications),
     "tools.ozone.verification.revokeVerifications": Method(verifications.revoke),

@@ -123,7 +123,7 @@ async def test_a_space_is_shown_with_who_belongs_to_it(world: World) -> None:
     assert [member["did"] for member in found["members"]] == [ALICE, BOB]
     assert (found["uri"], found["name"], found["tombstones"]) == (uri, "A party", [])
     _, out, _ = await run(world, "spaces", "show", uri)
-    assert re.search(rf"^members +{BOB}  20", out, re.MULTILINE)
+    assert re.search(rf"^members +{BOB}  write  20", out, re.MULTILINE)
 
 
 async def test_a_strangers_text_does_not_steer_the_terminal(world: World) -> None:

@@ -199,6 +199,7 @@ async def test_a_new_invite_is_returned_with_its_token_once_and_written_without_
         "tokenHash": token_hash,
         "spaceUri": space,
         "kind": "read-join",
+        "perms": "write",
         "usedCount": 0,
         "createdBy": ALICE,
         "createdAt": NOW_MS,
@@ -236,7 +237,11 @@ async def dump(world: World) -> list[str]:
 async def test_an_invite_can_be_used_as_soon_as_it_is_returned(world: World) -> None:
     space = await world.space(ALICE)
     token = (await create_invite(world, space)).json()["token"]
-    assert (await world.call(BOB, REDEEM, {"token": token})).json() == {"spaceUri": space}
+    assert (await world.call(BOB, REDEEM, {"token": token})).json() == {
+        "spaceUri": space,
+        "perms": "write",
+        "kind": "join",
+    }
     [view] = (await world.ask(ALICE, LIST_INVITES, spaceUri=space)).json()["invites"]
     assert (view["usedCount"], view["kind"]) == (1, "join")
 

@@ -57,6 +57,7 @@ async def test_an_invite_is_shown_with_all_that_it_says(world: World) -> None:
             "tokenHash": HASH,
             "spaceUri": space,
             "kind": "read-join",
+            "perms": "write",
             "usedCount": 1,
             "createdBy": ALICE,
             "createdAt": CREATED_MS,
@@ -72,7 +73,7 @@ async def test_what_an_invite_does_not_say_is_not_there(world: World) -> None:
     await world.invite(space, HASH)
     [view] = await listed(world, space)
     assert view.keys() == {
-        "tokenHash", "spaceUri", "kind", "usedCount", "createdBy", "createdAt",
+        "tokenHash", "spaceUri", "kind", "perms", "usedCount", "createdBy", "createdAt",
     }  # fmt: skip
     assert (view["kind"], view["usedCount"]) == ("join", 0)
 
@@ -182,7 +183,8 @@ async def test_every_query_searches_an_index_and_sorts_nothing(world: World) -> 
         members_store.is_member(explained, uri, BOB),
         members_store.of_space(explained, uri),
         members_store.count_of_space(explained, uri),
-        members_store.count_of_account(explained, BOB),
+        members_store.count_joined(explained, BOB),
+        members_store.count_added(explained, BOB),
         created_as(explained, uri, HASH),
         owned_space(explained, HASH),
         space_of(explained, HASH, "0" * 32),

@@ -61,9 +61,14 @@ async def test_the_owner_comes_first_and_the_others_as_they_came(world: World) -
             200,
             {
                 "members": [
-                    {"did": ALICE, "addedAt": 1_767_225_600_000},
-                    {"did": CAROL, "addedAt": world.now - 60_000, "addedBy": ALICE},
-                    {"did": BOB, "addedAt": world.now, "addedBy": ALICE},
+                    {"did": ALICE, "perms": "write", "addedAt": 1_767_225_600_000},
+                    {
+                        "did": CAROL,
+                        "perms": "write",
+                        "addedAt": world.now - 60_000,
+                        "addedBy": ALICE,
+                    },
+                    {"did": BOB, "perms": "write", "addedAt": world.now, "addedBy": ALICE},
                 ]
             },
         )

@@ -65,6 +65,10 @@ REASONS: dict[str, tuple[set[str], str]] = {
     "resyncs.due": ({"range repos_to_resync", "range repos_to_ask"}, "those that are due"),
     "repos.newcomers": ({"range repos"}, "those since the last look"),
     "records.uris_of_repo": ({"sort"}, "one repo's records, beside a copy of all of it"),
+    "members.count_added": (
+        {"range members_added"},
+        "those that one owner added: there is a limit",
+    ),
     "members.purge_repo": ({"range members"}, "those of one account's spaces"),
     "repos.desynchronize_all": ({"scan repos"}, AT_ONCE),
     "backfills.advance": ({"scan repos"}, "those that wait, once a search is over"),

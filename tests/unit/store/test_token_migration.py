@@ -54,7 +54,8 @@ async def test_a_file_of_version_9_keeps_members_uses_and_whose_each_token_is(
         }
         assert all(row["did"] == row["space_uri"].split("/")[2] for row in kept)
         assert all(row["binding"] == binding_of(row["space_uri"]) for row in kept)
-        assert [tuple(row) for row in await db.all("select * from members")] == [member]
+        kept_members = await db.all("select * from members")
+        assert [tuple(row) for row in kept_members] == [(*member, "write")]
         # A later copier changes nothing of it.
         async with db.transaction() as tx:
             await invite_tokens.note(tx, [(garden(CAROL), h) for h in (A, B, C)], decide=True)
