@@ -154,7 +154,7 @@ class Play:
     async def let_in(self, index: Index, name: str) -> str | None:
         """Let a guest try; return whose space he came into."""
         self.guests += 1
-        guest = did("guest" + "".join(chr(97 + int(digit)) for digit in str(self.guests)))
+        guest = did("guest" + "".join(chr(97 + int(digit)) for digit in f"{self.guests:03}"))
         services = Services(
             Settings(relay=f"wss://{RELAY}"), index.db, SCOPE, *cast("Any", [None] * 4),
             clock=lambda: index.now / 1000,
