@@ -191,10 +191,11 @@ async def test_who_alone_has_an_invite_when_the_first_search_ends_is_its_owner(
     assert await redeem(world, did("operator")) == (200, space)
 
 
+@pytest.mark.parametrize("copier", [COPIER, BOB])  # before the owner in an index, and behind
 async def test_what_is_found_otherwise_decides_nothing_and_is_in_the_way_of_copiers(
-    world: World,
+    world: World, copier: str
 ) -> None:
-    space, trap = await world.space(ALICE), await world.space(COPIER)
+    space, trap = await world.space(ALICE), await world.space(copier)
     played = Projection(world.services.scope, RELAY, is_replay=True)
     live, world.projection = world.projection, played
     await invite(world, space, TOKEN)

@@ -46,7 +46,7 @@ Step = tuple[str, ...]
 WRITES = st.tuples(
     st.sampled_from(["stream", "stream", "copy", "replay"]),
     st.sampled_from([ALICE, ALICE, BOB, CAROL]),
-    st.sampled_from([BOUND, FOREIGN]),
+    st.sampled_from([BOUND, FOREIGN, FOREIGN]),
 )
 ENDS = st.tuples(
     st.sampled_from(["revoke", "delete"]),
