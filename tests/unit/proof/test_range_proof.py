@@ -215,7 +215,7 @@ def test_what_is_held_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_record_that_is_too_large_to_be_read_is_named_without_its_bytes() -> None:
-    parts = repo_of(Author(), {f"{SPACE}/a": {"x": "x" * 70_000}})
+    parts = repo_of(Author(), {f"{SPACE}/a": {"x": "x" * 1_030_000}})
     found = walk(parts, COLLECTIONS, honest(parts), by_ways=True)
     assert found == of_car(parts, COLLECTIONS)
     assert found.records[f"{SPACE}/a"][1] == b""

@@ -146,23 +146,23 @@ async def test_a_repo_that_is_known_stays_as_it_is(
     assert tuple(row) == ("synchronized", "3kaaaaaaaaaaa")
 
 
-async def test_what_old_frames_say_of_the_account_of_a_repo_that_was_found_is_outdated(
+async def test_what_a_replay_says_of_an_account_that_was_found_since_is_outdated(
     db: Database, client: httpx.AsyncClient, relay: Relay
 ) -> None:
     relay.lists[SPACE] = listed(1)
     await begun(db, SPACE)
     await backfiller(db, client, relay).work()
 
-    async def say(seq: int, time: str) -> str:
+    async def say(seq: int, time: str, *, is_replay: bool) -> str:
         """Let a frame say that the account is deactivated."""
         account = Account(seq, time, did(1), active=False, status="deactivated")
         async with db.transaction() as tx:
-            await Projection(SCOPE, RELAY).apply(tx, [account], NOW)
+            await Projection(SCOPE, RELAY, is_replay=is_replay).apply(tx, [account], NOW)
         return (await repos.load(db, [did(1)]))[did(1)].hosting
 
-    assert await say(1, "2026-09-21T14:13:19.999Z") == "active"  # a replay
-    assert await say(2, "2026-09-21T14:13:20.000Z") == "active"
-    assert await say(3, "2026-09-21T14:13:20.001Z") == "deactivated"
+    assert await say(1, "2026-09-21T14:13:19.999Z", is_replay=True) == "active"
+    assert await say(2, "2026-09-21T14:13:20.000Z", is_replay=True) == "active"
+    assert await say(3, "2026-09-21T14:13:19.999Z", is_replay=False) == "deactivated"  # it is live
 
 
 # --- relays that can't tell by collection ---

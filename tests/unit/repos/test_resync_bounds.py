@@ -161,7 +161,7 @@ async def test_what_a_repo_has_of_ours_is_limited_in_number_and_size(
 
 async def test_a_record_that_is_too_large_to_be_read_is_not_held(net: Net) -> None:
     owner = net.house(Owner())
-    owner.fill({f"{SPACE}/{n}": {"x": "x" * 900_000, "n": n} for n in range(10)} | RECORDS)
+    owner.fill({f"{SPACE}/{n}": {"x": "x" * 1_030_000, "n": n} for n in range(10)} | RECORDS)
     await net.track(ALICE)
     data = http(owner.car())
 
