@@ -23,8 +23,10 @@ MAX_PROOF = 2_000_000  # bytes; a record, a commit, and a few nodes of a tree
 MAX_WRITES = 200  # of one applyWrites call
 MAX_MESSAGE = 200  # characters that we keep of what a PDS says
 MAX_RETRY_AFTER = 3_600.0  # seconds; a host that asks for more is asked again sooner
+UNNAMED = "HTTP 401"  # what stands for the name of a refusal of token or password without one
 
 _TOKEN_ERRORS = frozenset(("ExpiredToken", "InvalidToken"))
+_INACTIVE_ERRORS = frozenset(("AccountDeactivated", "AccountSuspended", "AccountTakedown"))
 
 
 class PdsError(Exception):
@@ -50,6 +52,10 @@ class PdsRefusedError(PdsError):
 
 class TokenRefusedError(PdsRefusedError):
     """The token has run out, or is not taken: refresh it, or log in again."""
+
+
+class AccountInactiveError(PdsRefusedError):
+    """The account is deactivated or taken down: no call and no token helps until it is back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +116,16 @@ class PdsClient:
 
     async def create_session(self, pds: str, identifier: str, password: str) -> Tokens:
         """Log in. Raises `PdsRefusedError` for a wrong password."""
-        answer = await self._call(
-            pds,
-            "com.atproto.server.createSession",
-            json={"identifier": identifier, "password": password},
-        )
+        try:
+            answer = await self._call(
+                pds,
+                "com.atproto.server.createSession",
+                json={"identifier": identifier, "password": password},
+            )
+        except TokenRefusedError as refused:
+            if refused.error != UNNAMED:
+                raise
+            raise PdsRefusedError(UNNAMED, f"{pds} does not take this app password") from None
         return _tokens(answer, (password,))
 
     async def refresh_session(self, pds: str, refresh: str) -> Tokens:
@@ -263,9 +274,12 @@ def _error(answer: Answer, secrets: Collection[str]) -> PdsError:
     """Return what an answer that refuses means. `secrets` are those that the request had."""
     body = answer.body if isinstance(answer.body, dict) else {}
     error, message = (_text(body.get(name), secrets) for name in ("error", "message"))
-    # A token that has run out comes with status 400 or 401: the name is what tells.
-    if error in _TOKEN_ERRORS or (error and answer.status == 401):
-        return TokenRefusedError(error, message)
+    if error in _INACTIVE_ERRORS:
+        return AccountInactiveError(error, message)
+    # A token that has run out comes with status 400 and a name, or with 401, which is about what
+    # the request had to show for itself, also where the host names nothing.
+    if error in _TOKEN_ERRORS or (answer.status == 401 and (error or secrets)):
+        return TokenRefusedError(error or UNNAMED, message)
     # Without a name it is no answer of a PDS, but of a proxy before it: it refuses nothing.
     if not error or answer.status == 429 or answer.status >= 500 or answer.status < 400:
         text = f"HTTP {answer.status} {error}".rstrip()

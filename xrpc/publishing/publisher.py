@@ -20,6 +20,7 @@ from indexer.store.outbox import Deletion
 from indexer.store.tombstones import is_revoked
 from xrpc.publishing.pds import (
     MAX_WRITES,
+    AccountInactiveError,
     PdsClient,
     PdsError,
     PdsRefusedError,
@@ -234,7 +235,7 @@ class Publisher:
                     await self._gone(pds, row, target)
                 else:
                     await self._sent([row.uri], rev)
-            except TokenRefusedError:
+            except (TokenRefusedError, AccountInactiveError):
                 raise
             except PdsRefusedError as error:
                 refusal = error

@@ -12,7 +12,14 @@ from indexer.identity.resolver import IdentityResolver
 from indexer.store import audit, outbox, pause, sessions
 from indexer.store.db import Database, Reader
 from xrpc.publishing.keys import NoSessionError
-from xrpc.publishing.pds import PdsClient, PdsError, PdsRefusedError, Tokens
+from xrpc.publishing.pds import (
+    AccountInactiveError,
+    PdsClient,
+    PdsError,
+    PdsRefusedError,
+    TokenRefusedError,
+    Tokens,
+)
 from xrpc.publishing.vault import Vault
 
 __all__ = ["NoSessionError", "Session", "Sessions", "Vault"]
@@ -108,24 +115,39 @@ class Sessions:
     async def _exchange(self, session: Session, pds: str) -> Session:
         try:
             tokens = await self._pds.refresh_session(pds, session.refresh)
+        except AccountInactiveError:
+            raise  # the session is as good as before once the account is back
         except PdsRefusedError as refused:
             reason = (
                 f"{session.did} has moved to {pds}, where its session is not taken"
                 if pds != session.pds
                 else f"the PDS refuses the session ({refused.error}): app password withdrawn?"
             )
-            reason += f"; run `rescind login {session.did}`"
-            async with self._db.transaction() as tx:
-                is_ours = await sessions.refuse(tx, session.did, session.sealed, reason)
-            if not is_ours and await self.exists(session.did):
-                return await self.get(session.did)  # `rescind login` was quicker
-            _log.warning("session.refused", did=session.did, pds=pds, error=refused.error)
-            raise NoSessionError(reason) from refused
+            return await self._refused(session, pds, refused, reason)
         sealed = self._vault.seal(tokens)
         now = int(self._clock() * 1000)
         async with self._db.transaction() as tx:
             await sessions.refresh(tx, session.did, pds, session.sealed, sealed, now)
         return await self.get(session.did)
+
+    async def give_up(self, session: Session, pds: str, refused: TokenRefusedError) -> Session:
+        """Note that `pds` refuses a token that it has just given: only a person helps.
+
+        Raises `NoSessionError`, or returns the newer session if `rescind login` was quicker.
+        """
+        reason = f"the PDS refuses also the token that it has just renewed ({refused.error})"
+        return await self._refused(session, pds, refused, reason)
+
+    async def _refused(
+        self, session: Session, pds: str, refused: PdsRefusedError, reason: str
+    ) -> Session:
+        reason += f"; run `rescind login {session.did}`"
+        async with self._db.transaction() as tx:
+            is_ours = await sessions.refuse(tx, session.did, session.sealed, reason)
+        if not is_ours and await self.exists(session.did):
+            return await self.get(session.did)  # `rescind login` was quicker
+        _log.warning("session.refused", did=session.did, pds=pds, error=refused.error)
+        raise NoSessionError(reason) from refused
 
     async def keep_alive(self, resolver: IdentityResolver) -> None:
         """Refresh, for ever, the sessions that are about to end because nothing was published."""

@@ -5,7 +5,12 @@ from typing import TypeVar
 
 from indexer.identity.model import IdentityError
 from indexer.identity.resolver import IdentityResolver
-from xrpc.publishing.pds import PdsError, PdsUnavailableError, TokenRefusedError
+from xrpc.publishing.pds import (
+    AccountInactiveError,
+    PdsError,
+    PdsUnavailableError,
+    TokenRefusedError,
+)
 from xrpc.publishing.sessions import Session, Sessions
 
 R = TypeVar("R")
@@ -28,7 +33,11 @@ async def with_session(
         # A host that an account has left takes none of its tokens, new ones neither.
         if await has_moved(resolver, session.did, pds):
             raise
-        return await write(await sessions.renew(session, pds))
+    renewed = await sessions.renew(session, pds)
+    try:
+        return await write(renewed)
+    except TokenRefusedError as refused:
+        return await write(await sessions.give_up(renewed, pds, refused))
 
 
 async def has_moved(resolver: IdentityResolver, did: str, pds: str) -> bool:
@@ -43,4 +52,4 @@ def is_about_records(error: PdsError) -> bool:
     """Whether a commit may have failed for what it writes: all or nothing, and often as a 500."""
     if isinstance(error, PdsUnavailableError):
         return error.status == 500
-    return not isinstance(error, TokenRefusedError)
+    return not isinstance(error, TokenRefusedError | AccountInactiveError)

@@ -29,6 +29,7 @@ from tests.support.fake_pds import (
 from tests.support.xrpc_world import ALICE, VERIFICATION
 from xrpc.publishing import pds as module
 from xrpc.publishing.pds import (
+    AccountInactiveError,
     PdsClient,
     PdsError,
     PdsRefusedError,
@@ -108,7 +109,10 @@ async def test_each_call_is_what_the_lexicons_say(pds: FakePds, client: PdsClien
         (says(502, "UpstreamFailure"), PdsUnavailableError),
         (says(503), PdsUnavailableError),
         (raw(400, b"bad request"), PdsUnavailableError),
-        (raw(401, b""), PdsUnavailableError),
+        (raw(401, b""), TokenRefusedError),
+        (raw(401, b"<h1>401: Unauthorized</h1>"), TokenRefusedError),
+        (says(401, "AccountDeactivated"), AccountInactiveError),
+        (says(401, "AccountTakedown"), AccountInactiveError),
         (raw(403, b"<html>"), PdsUnavailableError),
         (raw(404, b'{"error":7}'), PdsUnavailableError),
         (raw(404, b'{"error":["x"],"message":{}}'), PdsUnavailableError),
