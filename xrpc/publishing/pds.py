@@ -160,12 +160,19 @@ class PdsClient:
             json={"repo": records[0].did, "writes": writes},
         )
         rev, cids = _commit_rev(answer), _cids(answer)
-        if rev is None or len(cids) != len(records):
-            raise PdsUnavailableError("the PDS acknowledged without naming what it wrote")
-        return Created(rev, cids)
+        if len(cids) != len(records):
+            cids = await self._cids_of(pds, records)
+        return Created(rev or await self.latest_rev(pds, records[0].did), cids)
 
-    async def delete_records(self, pds: str, access: str, targets: Sequence[Target]) -> str:
-        """Delete up to 200 records of one repo in one commit; return its rev.
+    async def _cids_of(self, pds: str, records: Sequence[NewRecord]) -> tuple[str, ...]:
+        """Ask for what was written, where the PDS acknowledged without naming it."""
+        found = [await self.record_cid(pds, record.target) for record in records]
+        if None in found:
+            raise PdsUnavailableError("the PDS acknowledged, and does not show what it wrote")
+        return tuple(cid for cid in found if cid is not None)
+
+    async def delete_records(self, pds: str, access: str, targets: Sequence[Target]) -> str | None:
+        """Delete up to 200 records of one repo in one commit; return its rev, if the PDS names it.
 
         All or nothing: a PDS fails the whole call, with status 500, if one record is missing.
         """
@@ -183,16 +190,14 @@ class PdsClient:
             token=access,
             json={"repo": targets[0].did, "writes": writes},
         )
-        rev = _commit_rev(answer)
-        if rev is None:
-            raise PdsUnavailableError("the PDS acknowledged without naming a commit")
-        return rev
+        return _commit_rev(answer)
 
     async def delete_record(
         self, pds: str, access: str, target: Target, swap: str | None = None
     ) -> str | None:
-        """Delete one record; return the commit's rev, or None if there was no such record.
+        """Delete one record; return the commit's rev.
 
+        None means that there was no such record, or that the PDS does not name its commits.
         With `swap`, a CID, only if that version stands there: else `PdsRefusedError` InvalidSwap.
         """
         answer = await self._call(
@@ -278,7 +283,7 @@ def _error(answer: Answer, secrets: Collection[str]) -> PdsError:
         return AccountInactiveError(error, message)
     # A token that has run out comes with status 400 and a name, or with 401, which is about what
     # the request had to show for itself, also where the host names nothing.
-    if error in _TOKEN_ERRORS or (answer.status == 401 and (error or secrets)):
+    if secrets and (error in _TOKEN_ERRORS or answer.status == 401):
         return TokenRefusedError(error or UNNAMED, message)
     # Without a name it is no answer of a PDS, but of a proxy before it: it refuses nothing.
     if not error or answer.status == 429 or answer.status >= 500 or answer.status < 400:

@@ -202,9 +202,15 @@ class Publisher:
                 count = len(together)
                 _log.info("publish.split", repo=session.did, count=count, error=str(error))
             else:
-                await self._sent([row.uri for row in together], rev)
-                for row in together:
+                if rev is None:
+                    gone = await self._look(pds, together)
+                else:
+                    await self._sent([row.uri for row in together], rev)
+                    gone = together
+                for row in gone:
                     rows.remove(row)
+                if len(gone) < len(together):
+                    raise _kept()
         await self._delete_each(pds, session, rows, versions)
 
     async def _versions(self, rows: list[Deletion]) -> dict[str, str]:
@@ -232,7 +238,8 @@ class Publisher:
                     )
                     _log.info("publish.replaced", uri=row.uri)
                 elif rev is None:
-                    await self._gone(pds, row, target)
+                    if not await self._is_gone(pds, row, await self._newest(pds, row.did)):
+                        raise _kept()
                 else:
                     await self._sent([row.uri], rev)
             except (TokenRefusedError, AccountInactiveError):
@@ -271,23 +278,36 @@ class Publisher:
         await self._db.write(note)
         _log.info("publish.sent", count=len(uris), rev=rev, uri=uris[0])
 
-    async def _gone(self, pds: str, row: Deletion, target: Target) -> None:
-        """The PDS has no such record, so nothing up to its newest commit lives."""
+    async def _look(self, pds: str, rows: list[Deletion]) -> list[Deletion]:
+        """The PDS took a commit without naming it: return those that are gone, as it says."""
+        newest = await self._newest(pds, rows[0].did)
+        return [row for row in rows if await self._is_gone(pds, row, newest)]
+
+    async def _newest(self, pds: str, did: str) -> str:
+        """Return the rev of the repo's newest commit, or '' if its PDS does not say."""
         try:
-            rev = await self._pds.latest_rev(pds, target.did)
-            cid = await self._pds.record_cid(pds, target)
+            return await self._pds.latest_rev(pds, did)
         except PdsError:
-            rev, cid = "", None  # the firehose will tell
+            return ""  # the firehose will tell
+
+    async def _is_gone(self, pds: str, row: Deletion, newest: str) -> bool:
+        """The PDS took the deletion and named no commit: ask whether the record is there.
+
+        If not, nothing up to `newest`, the rev of a commit from before we ask, lives.
+        """
+        [target] = _targets([row])
+        cid = await self._pds.record_cid(pds, target)
         if cid is not None:
             if await self._is_revoked(self._db, target.uri, cid):
-                raise PdsRefusedError("NotDeleted", "the PDS took the deletion, and still has it")
-            rev = ""  # written again meanwhile: that is a new grant
+                return False
+            newest = ""  # written again meanwhile: that is a new grant
         now = self._now()
         async with self._db.transaction() as tx:
             is_gone = await outbox.mark_gone(tx, row.uri, row.record_rev, now)
-            await tombstones.advance(tx, [target.uri], rev)
+            await tombstones.advance(tx, [target.uri], newest)
         if is_gone:
             _log.info("publish.confirmed", uri=target.uri, by="pds")
+        return True
 
     async def _check(self, pds: str, rows: list[Deletion]) -> bool:
         """The firehose has not shown these deletions: ask the PDS whether they happened."""
@@ -357,6 +377,10 @@ class Publisher:
 
     def _now(self) -> int:
         return int(self._clock() * 1000)
+
+
+def _kept() -> PdsRefusedError:
+    return PdsRefusedError("NotDeleted", "the PDS took the deletion, and still has it")
 
 
 def _targets(rows: list[Deletion]) -> list[Target]:

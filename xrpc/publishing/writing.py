@@ -15,6 +15,9 @@ from xrpc.publishing.sessions import Session, Sessions
 
 R = TypeVar("R")
 
+# A commit that fails for one of its records, or a host that does not know how to take many at once.
+_ABOUT_RECORDS = frozenset((404, 405, 500, 501))
+
 
 async def with_session(
     sessions: Sessions,
@@ -51,5 +54,5 @@ async def has_moved(resolver: IdentityResolver, did: str, pds: str) -> bool:
 def is_about_records(error: PdsError) -> bool:
     """Whether a commit may have failed for what it writes: all or nothing, and often as a 500."""
     if isinstance(error, PdsUnavailableError):
-        return error.status == 500
+        return error.status in _ABOUT_RECORDS
     return not isinstance(error, TokenRefusedError | AccountInactiveError)
