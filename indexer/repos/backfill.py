@@ -27,6 +27,7 @@ PAGE = 1_000  # repos; the most that both methods may be asked for
 MAX_BYTES = 4_000_000  # of a page; a repo takes about 200
 MAX_CURSOR = 2_000  # characters
 MAX_PAGES = 200_000  # of one search: several times the network
+MAX_EMPTY = 3  # pages in a row with nothing on them: then nothing comes any more
 ASK_WITHIN = 30.0  # seconds for a page
 POLL = 1.0  # seconds between looks whether there is anything to search for
 
@@ -89,7 +90,9 @@ class Backfiller:
         # Of the search under way: the pages that were taken, by hashes, since a cursor can be
         # long, and the entries that were no DIDs.
         self._collection: str | None = None
+        self._stuck: str | None = None  # the search that failed last: the others go first
         self._seen: set[int] = set()
+        self._empty = 0  # pages in a row
         self._invalid = 0
 
     async def run(self) -> None:
@@ -125,7 +128,10 @@ class Backfiller:
                 if not await self.step():
                     return
                 failures = 0
+                if self._stuck == self._collection:
+                    self._stuck = None
             except BackfillError as error:
+                self._stuck = self._collection
                 failures += 1
                 if failures == tries:
                     raise
@@ -141,11 +147,11 @@ class Backfiller:
     async def step(self) -> bool:
         """Take one page; return False if there is nothing to search for. Raises BackfillError."""
         searches = await backfills.load(self._db, self._relay)
-        search = next((search for search in searches if not search.done), None)
+        search = self._next([search for search in searches if not search.done])
         if search is None:
             return False
         if search.page_cursor is None or search.collection != self._collection:
-            self._collection, self._invalid = search.collection, 0
+            self._collection, self._invalid, self._empty = search.collection, 0, 0
             self._seen = {hash(search.page_cursor)}
         page = await self._ask(search)
         if page is None:
@@ -168,6 +174,15 @@ class Backfiller:
             _log.warning("backfill.skipped", relay=self._relay, invalid_dids=self._invalid)
         return True
 
+    def _next(self, left: list[Search]) -> Search | None:
+        """Return the search to go on with: that under way, or, if it fails, the one behind it."""
+        if left and left[0].collection == ALL_REPOS:
+            return left[0]  # it stands for all others
+        going = [search for search in left if search.collection != self._stuck]
+        under_way = [search for search in going if search.collection == self._collection]
+        behind = [search for search in going if search.collection > (self._stuck or "")]
+        return next(iter(under_way or behind or going or left), None)
+
     async def _ask(self, search: Search) -> _Page | None:
         """Return the next page of a search, or None if the relay can't search by collection."""
         nsid = ALL if search.collection == ALL_REPOS else BY_COLLECTION
@@ -184,7 +199,7 @@ class Backfiller:
         except FetchError as error:
             raise BackfillError(f"{nsid}: {error}") from None
         if answer.status == 200:
-            return self._page(nsid, answer.body)
+            return self._page(nsid, answer.body, search.page_cursor)
         refusal = f"{nsid}: HTTP {answer.status}"
         if not _is_unserved(answer):
             raise BackfillError(refusal, _retry_after(answer))
@@ -197,11 +212,16 @@ class Backfiller:
             raise BackfillError(f"{refusal}; the relay can't be asked for repos")
         return None
 
-    def _page(self, nsid: str, body: Any) -> _Page:
+    def _page(self, nsid: str, body: Any, asked: str | None) -> _Page:
         repos_ = body.get("repos") if isinstance(body, dict) else None
         if not isinstance(repos_, list):
             raise BackfillError(f"{nsid}: the answer is not what it should be")
         following = body.get("cursor") or None
+        self._empty = 0 if repos_ else self._empty + 1
+        if following == asked or self._empty >= MAX_EMPTY:
+            # The last page of some hosts has a cursor as all others have. A single empty one may
+            # be what is left of a page of accounts that are gone.
+            following = None
         if following is not None:
             if not isinstance(following, str) or len(following) > MAX_CURSOR:
                 raise BackfillError(f"{nsid}: the page cursor is not what it should be")
