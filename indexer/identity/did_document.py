@@ -4,6 +4,7 @@ Source: atproto.com/specs/did, under "DID documents".
 """
 
 import re
+from ipaddress import IPv6Address
 
 from atproto_core.did_doc import DidDocument
 from atproto_crypto.did import (
@@ -18,18 +19,29 @@ from indexer.lexicon.syntax import is_handle
 MAX_HANDLES = 32  # of one document that are kept
 MAX_MULTIBASE = 256  # characters; base58 decodes in quadratic time
 
-_ORIGIN = re.compile(r"(https?)://([A-Za-z0-9.-]{1,253}(?::[0-9]{1,5})?)/?")
+MAX_SHOWN = 100  # characters of an endpoint that can't be used
+
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#\\]*)(?:[/?#][!-~]*)?")
+_AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]{1,253})(?::([0-9]{0,5}))?")
+_DEFAULT_PORTS = {"https": 443, "http": 80}
+_PDS, _PDS_TYPE = "#atproto_pds", "AtprotoPersonalDataServer"
+
+
+class _BadEndpoint(Exception):
+    """What a serviceEndpoint is, if it is not where a PDS can be called."""
 
 
 def parse_document(did: str, document: object, *, allow_private: bool) -> Identity:
     """Return what this DID document says of the DID, or raise IdentityError("bad_document")."""
     try:
         parsed = DidDocument.from_dict(document)
+        pds, fault = _pds(parsed, allow_private)
         identity = Identity(
             did=parsed.id,
             signing_key=_signing_key(parsed),
-            pds=_origin(parsed.get_pds_endpoint(), allow_private),
+            pds=pds,
             handles=_handles(parsed.also_known_as or []),
+            pds_fault=fault,
         )
     except Exception as error:  # the SDK leaks KeyError, TypeError, pydantic's and more
         raise IdentityError("bad_document") from error
@@ -56,12 +68,46 @@ def _signing_key(document: DidDocument) -> str | None:
     return None
 
 
-def _origin(url: object, allow_private: bool) -> str | None:
-    """Return the URL without its slash if it is scheme, host and port alone, else None."""
-    match = _ORIGIN.fullmatch(url) if isinstance(url, str) else None
-    if match is None or (match[1] == "http" and not allow_private):
-        return None
-    return f"{match[1]}://{match[2].lower()}"
+def _pds(document: DidDocument, allow_private: bool) -> tuple[str | None, str | None]:
+    """Return the origin of the PDS, or None and what stands there in its place, if anything."""
+    for service in document.service or []:
+        if service.id in {_PDS, document.id + _PDS} and service.type == _PDS_TYPE:
+            try:
+                return _origin(service.service_endpoint, allow_private), None
+            except _BadEndpoint as bad:
+                return None, str(bad)
+    return None, None
+
+
+def _origin(endpoint: object, allow_private: bool) -> str:
+    """Return scheme, host and port of the endpoint, in one form; raise _BadEndpoint without them.
+
+    XRPC is served at the root of a host, whatever path or query the document may add to it: there
+    is one place that such an endpoint can mean, and it is where other software calls too.
+    """
+    if not isinstance(endpoint, str):
+        raise _BadEndpoint("its serviceEndpoint is no URL")
+    url = _URL.fullmatch(endpoint)
+    shown = repr(endpoint[:MAX_SHOWN])
+    if url is None:
+        raise _BadEndpoint(f"{shown} is no URL")
+    scheme = url[1].lower()
+    if "@" in url[2]:  # not shown: it may be a password
+        raise _BadEndpoint("its URL has a user name in it")
+    if scheme not in ("https", "http"):
+        raise _BadEndpoint(f"{shown} is no https URL")
+    if scheme == "http" and not allow_private:
+        raise _BadEndpoint(f"{shown} is plain http, which is for development alone")
+    authority = _AUTHORITY.fullmatch(url[2])
+    host, port = (authority[1].lower(), authority[2]) if authority else ("", None)
+    try:
+        host = f"[{IPv6Address(host[1:-1])}]" if host.startswith("[") else host
+    except ValueError:
+        host = ""
+    number = int(port or _DEFAULT_PORTS[scheme])
+    if not host.strip(".-") or not 0 < number < 65_536:
+        raise _BadEndpoint(f"{shown} has no host and port that can be")
+    return f"{scheme}://{host}" + ("" if number == _DEFAULT_PORTS[scheme] else f":{number}")
 
 
 def _handles(names: list[str]) -> tuple[str, ...]:

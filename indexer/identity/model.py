@@ -28,6 +28,7 @@ class Identity:
 
     `signing_key` is a usable did:key, compressed; None where the document has none.
     `pds` is an origin such as `https://pds.example`; None where there is none that we may call.
+    `pds_fault` says then what the document names in its place; None where it names nothing.
     `handles` are claims in lower case, in the document's order, not verified from their side.
     """
 
@@ -35,3 +36,11 @@ class Identity:
     signing_key: str | None
     pds: str | None
     handles: tuple[str, ...]
+    pds_fault: str | None = None
+
+    @property
+    def without_pds(self) -> str:
+        """Why there is no PDS to call, in words for logs and people."""
+        if self.pds_fault is None:
+            return "the DID document names no PDS"
+        return f"the DID document names a PDS that can't be used: {self.pds_fault}"

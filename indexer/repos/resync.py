@@ -142,7 +142,7 @@ class Resyncer:
             raise RepoUnavailable(f"the DID can't be resolved: {error}") from None
         pds = identity.pds
         if pds is None:
-            raise RepoUnavailable("the DID document names no PDS")
+            raise RepoUnavailable(identity.without_pds)
         async with AsyncExitStack() as slot:
             # Its host's turn ends with what is asked of it: the index has a queue of its own.
             async with self._health.turn(pds) as is_well:

@@ -128,10 +128,10 @@ async def _check_absent(services: Services, pds: str, record: NewRecord) -> None
 
 
 async def _pds(services: Services, did: str) -> str:
-    pds = (await services.resolver.resolve(did)).pds
-    if pds is None:
-        raise InvalidRequestError(f"the DID document of {did} names no PDS to write to")
-    return pds
+    identity = await services.resolver.resolve(did)
+    if identity.pds is None:
+        raise InvalidRequestError(f"there is nowhere to write for {did}: {identity.without_pds}")
+    return identity.pds
 
 
 async def _within(deadline: float, work: Coroutine[Any, Any, R]) -> R:

@@ -185,9 +185,9 @@ async def _seen(
 
     async def ask(target: Target) -> _Seen:
         try:
-            pds = (await services.resolver.resolve(target.did)).pds
-            if pds is None:
-                raise _Failed("NotFound: the index has no such record, and its issuer no PDS")
+            identity = await services.resolver.resolve(target.did)
+            if (pds := identity.pds) is None:
+                raise _Failed(f"NotFound: the index has no such record, and {identity.without_pds}")
             # The rev first: a version that is written after it may be a new grant.
             rev = await services.pds.latest_rev(pds, target.did)
             cid = await services.pds.record_cid(pds, target)

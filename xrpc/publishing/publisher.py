@@ -135,11 +135,12 @@ class Publisher:
             return False
         again = self._clock() + RESOLVE_AGAIN
         try:
-            pds = (await self._resolver.resolve(did)).pds
+            identity = await self._resolver.resolve(did)
         except IdentityError as error:
             return await self._postpone(did, f"the DID can't be resolved: {error}", again)
+        pds = identity.pds
         if pds is None:
-            return await self._postpone(did, "the DID document names no PDS", again)
+            return await self._postpone(did, identity.without_pds, again)
         # The host's turn first: repos that wait for a slow host take no slot from the others.
         async with self._health.turn(pds, insist=insist) as is_well, self._slots:
             if not is_well:

@@ -173,7 +173,7 @@ class Sessions:
         did = name if name.startswith("did:") else await resolver.resolve_handle(name)
         identity = await resolver.resolve(did, refresh=True)
         if identity.pds is None:
-            raise NoSessionError(f"the DID document of {did} names no PDS")
+            raise NoSessionError(f"{did}: {identity.without_pds}")
         tokens = await self._pds.create_session(identity.pds, did, password)
         if tokens.did != did:
             raise NoSessionError(f"{identity.pds} gave a session of another account ({tokens.did})")

@@ -92,9 +92,6 @@ def test_an_unusable_key_is_none_and_the_rest_is_kept(changes: dict[str, Any]) -
         ("https://pds.example:8443", "https://pds.example:8443"),
         ("http://pds.example", None),
         ("https://u:p@pds.example", None),
-        ("https://pds.example/path", None),
-        ("https://pds.example?q", None),
-        ("https://pds.example/#f", None),
         ("https://pds.example\n", None),
         ("https://pds\t.example", None),
         ("https://pds.example:x", None),
@@ -106,7 +103,7 @@ def test_an_unusable_key_is_none_and_the_rest_is_kept(changes: dict[str, Any]) -
         (None, None),
     ],
 )
-def test_a_pds_is_a_plain_https_origin(endpoint: Any, pds: str | None) -> None:
+def test_a_pds_is_an_https_origin(endpoint: Any, pds: str | None) -> None:
     body = document(DID, KEY, service=[service(endpoint)])
     assert parse_document(DID, body, allow_private=False).pds == pds
 
