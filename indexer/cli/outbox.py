@@ -37,7 +37,7 @@ def outbox_list(everything: bool, limit: int, as_json: bool, **flags: Any) -> No
                                 "state": row.state,
                                 "attempts": row.attempts,
                                 "commitRev": row.commit_rev,
-                                "dueAt": row.due_at,
+                                "dueAt": row.due_at or row.updated_at,  # 0: at once
                                 "error": row.error,
                             }
                         )
@@ -54,14 +54,14 @@ def outbox_list(everything: bool, limit: int, as_json: bool, **flags: Any) -> No
 def outbox_retry(uris: tuple[str, ...], **flags: Any) -> None:
     """Try these deletions now, or all that wait.
 
-    The daemon takes them up within seconds, but those at a PDS that has failed when it asks that
-    PDS again; the log says when.
+    The daemon takes them up within seconds, also at a PDS that is left alone, or that has named a
+    time itself; it asks such a PDS once for all of them.
     """
     settings = load_settings(flags)
 
     async def retry() -> None:
         async with await Database.open(settings.db, create=False) as db, db.transaction() as tx:
-            count = await table.retry(tx, uris or None, unix_ms())
+            count = await table.retry_now(tx, uris or None, unix_ms())
             if uris and not count:
                 raise click.ClickException("none of these waits in the outbox")
             await audit.write(tx, "operator", "outbox.retry", uris or ["*"], None, unix_ms())

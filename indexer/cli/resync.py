@@ -139,10 +139,12 @@ async def _fetch_each(resyncer: Resyncer, db: Database, dids: Sequence[str], ret
     """Fetch these repos and no others, each with its retries."""
 
     async def fetch_one(did: str) -> None:
-        for _ in range(1 + retries):
+        while True:
             await resyncer.resync(did)
             state = await resyncs.load(db, did)
             if state is None or state.sync == "synchronized" or state.hosting != "active":
+                return
+            if state.attempts > retries:
                 return
             await asyncio.sleep(max(state.due_at - unix_ms(), 0) / 1000)
 

@@ -40,15 +40,19 @@ class HostHealth:
         self._hosts: OrderedDict[str, _Host] = OrderedDict()
 
     @asynccontextmanager
-    async def turn(self, host: str, *, insist: bool = False) -> AsyncIterator[bool]:
+    async def turn(
+        self, host: str, *, insist: bool = False, asked_at: float = -math.inf
+    ) -> AsyncIterator[bool]:
         """Wait for a turn at a host; the value says whether it is well enough to be asked.
 
-        With `insist` (a person waits for it) it may be, unless it named the time itself.
+        With `insist` (a person waits for it) it may be, unless it named the time itself. What an
+        operator asked for at `asked_at` (Unix seconds) may, unless it has failed since then.
         """
         state = self._host(host)
         async with state.slots:
             is_well = not state.failed_at <= self._clock() < state.until
-            yield is_well or (insist and not state.named)
+            is_ordered = state.failed_at <= asked_at
+            yield is_well or is_ordered or (insist and not state.named)
 
     def until(self, host: str) -> float:
         """Return when the host may be asked again, in Unix seconds; in the past if it is well."""

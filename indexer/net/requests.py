@@ -6,6 +6,7 @@ The client is one of `guard.guarded_client`, which says where they may go.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
 from typing import Any, BinaryIO, NamedTuple
 
 import httpx
@@ -14,6 +15,7 @@ from indexer.lexicon.strict_json import parse_json
 from indexer.net.guard import STEP_TIMEOUT, FetchError, as_fetch_errors
 
 MAX_ERROR_BODY = 16_384  # bytes of an answer that refuses
+MAX_RETRY_AFTER = 3_600.0  # seconds; a host that asks for more is asked again sooner
 
 
 class DiskError(Exception):
@@ -129,6 +131,33 @@ async def request_json(
         client, method, url, deadline, json=json, headers=headers, params=params
     ) as response:
         return Answer(response.status_code, response.headers, await _json(response, max_bytes))
+
+
+def retry_after(answer: Answer) -> float | None:
+    """Return the seconds that a host asks us to wait, an hour at most; None if it names no time.
+
+    By `Retry-After`, or else, of a 429, by `RateLimit-Reset`, which the hosts of atproto give as
+    Unix seconds.
+    """
+    wait = answer.headers.get("retry-after")
+    reset = answer.headers.get("ratelimit-reset") if answer.status == 429 else None
+    try:
+        if wait is not None and wait.strip().isdecimal():
+            seconds = float(wait)
+        elif wait is not None:
+            seconds = parsedate_to_datetime(wait).timestamp() - _sent_at(answer)
+        elif reset is not None and reset.strip().isdecimal():
+            seconds = float(reset) - _sent_at(answer)
+        else:
+            return None
+    except (KeyError, ValueError, TypeError, OverflowError):
+        return None
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER)
+
+
+def _sent_at(answer: Answer) -> float:
+    """Return when that was by the clock of the host, in Unix seconds."""
+    return parsedate_to_datetime(answer.headers["date"]).timestamp()
 
 
 @asynccontextmanager

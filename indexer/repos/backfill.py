@@ -15,8 +15,8 @@ import httpx
 from indexer import log
 from indexer.lexicon.syntax import is_did
 from indexer.net.guard import FetchError
-from indexer.net.health import MAX_DELAY, HostHealth
-from indexer.net.requests import Answer, request_json
+from indexer.net.health import HostHealth
+from indexer.net.requests import Answer, request_json, retry_after
 from indexer.store import backfills, invite_tokens, repos, resyncs
 from indexer.store.backfills import ALL_REPOS, Search
 from indexer.store.db import Database, Transaction
@@ -202,7 +202,7 @@ class Backfiller:
             return self._page(nsid, answer.body, search.page_cursor)
         refusal = f"{nsid}: HTTP {answer.status}"
         if not _is_unserved(answer):
-            raise BackfillError(refusal, _retry_after(answer))
+            raise BackfillError(refusal, retry_after(answer))
         if search.page_cursor is not None:
             # It knows its own page cursor no more, or the method: the beginning will tell.
             async with self._db.transaction() as tx:
@@ -251,9 +251,3 @@ class Backfiller:
 def _is_unserved(answer: Answer) -> bool:
     name = answer.body.get("error") if isinstance(answer.body, dict) else None
     return answer.status in _UNSERVED or name in _UNSERVED_NAMES
-
-
-def _retry_after(answer: Answer) -> float | None:
-    """Return the seconds that a host asks for, an hour at most."""
-    text = answer.headers.get("retry-after", "")
-    return min(float(text), MAX_DELAY) if text.isascii() and text.isdigit() else None

@@ -71,7 +71,7 @@ class Checker:
         except IdentityError as error:
             return Checked(did, reason=f"the DID can't be resolved: {error}")
         if identity.pds is None:
-            return Checked(did, reason="the DID document names no PDS")
+            return Checked(did, reason=identity.without_pds)
         tally = Tally()
         for attempt in range(TRIES):
             if attempt:

@@ -107,7 +107,8 @@ class RepoHosts:
                 # What is deleted has to be purged as well, and the stream will say so.
                 return hosting if hosting != "deleted" else "inactive"
             if answer.status != 400 and answer.status not in _UNSERVED:
-                raise RepoUnavailable(f"{host}: HTTP {answer.status}")
+                until = None if small.is_open() else small.until
+                raise RepoUnavailable(f"{host}: HTTP {answer.status}", until)
         return None
 
     async def fetch(self, pds: str, did: str, file: Path, tally: Tally) -> NotServed | None:

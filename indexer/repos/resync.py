@@ -9,6 +9,7 @@ word on a record wins. What the copy adds is certainty: from it on, no commit is
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -123,7 +124,9 @@ class Resyncer:
         retry_at = self._now() + int(self._health.delay(claim.attempt) * 1000)
         is_tried = error.until is None
         if error.until is not None:
-            retry_at = max(retry_at, int(error.until * 1000))
+            # Of a thousand repos of a host that fails, two were asked for: all are due when it is
+            # well.
+            retry_at = math.ceil(error.until * 1000)
         text = str(error)[:MAX_ERROR]
         async with self._db.transaction() as tx:
             await resyncs.put_off(tx, did, text, retry_at, counts=is_tried)
@@ -148,7 +151,7 @@ class Resyncer:
             async with self._health.turn(pds) as is_well:
                 await slot.enter_async_context(self._slots)
                 if not is_well:
-                    raise RepoUnavailable(self._health.error(pds))
+                    raise RepoUnavailable(self._health.error(pds), self._health.until(pds))
                 look = self._reader.look(did, pds, identity.signing_key, whole=claim.whole)
                 known = (await repos.load(self._db, [did])).get(did) or Repo(did)
                 found = await self._ask(known, look)

@@ -240,6 +240,35 @@ async def retry(tx: Transaction, uris: Sequence[str] | None, now: int) -> int:
     )
 
 
+async def retry_now(tx: Transaction, uris: Sequence[str] | None, now: int) -> int:
+    """As `retry`, by order of an operator: their host is asked whatever time it named.
+
+    They are due at 0 until they are claimed, and `updated_at` is when that was.
+    """
+    count = await retry(tx, uris, now)
+    chosen = "true" if uris is None else "uri in (select value from json_each(:uris))"
+    await tx.execute(
+        f"""
+        update outbox set due_at = 0
+        where {chosen} and +state in ('pending', 'sent')
+        """,  # noqa: S608
+        {"uris": json_list(uris or ())},
+    )
+    return count
+
+
+async def ordered_at(db: Reader, did: str) -> int | None:
+    """Return when an operator last ordered what is due of a repo, in Unix ms; None if nobody."""
+    row = await db.one(
+        """
+        select max(updated_at) as at from outbox
+        where did = :did and state in ('pending', 'sent') and due_at = 0
+        """,
+        {"did": did},
+    )
+    return row["at"] if row else None
+
+
 async def drop(tx: Transaction, uri: str, reason: str, now: int) -> bool:
     """Give a deletion up; return whether there was one to give up.
 

@@ -6,7 +6,6 @@ Sources: the lexicons com.atproto.server.{createSession,refreshSession}, com.atp
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -14,7 +13,7 @@ import httpx
 
 from indexer.lexicon.syntax import is_cid, is_did, is_handle, is_tid
 from indexer.net.guard import FetchError
-from indexer.net.requests import Answer, fetch, request_json
+from indexer.net.requests import Answer, fetch, request_json, retry_after
 from xrpc.publishing.redaction import repeats, scrub
 
 CALL_DEADLINE = 15.0  # seconds for one call, from connecting to the last byte
@@ -22,7 +21,6 @@ MAX_ANSWER = 4_000_000  # bytes; a record is at most 1 MB, and JSON makes it lon
 MAX_PROOF = 2_000_000  # bytes; a record, a commit, and a few nodes of a tree
 MAX_WRITES = 200  # of one applyWrites call
 MAX_MESSAGE = 200  # characters that we keep of what a PDS says
-MAX_RETRY_AFTER = 3_600.0  # seconds; a host that asks for more is asked again sooner
 UNNAMED = "HTTP 401"  # what stands for the name of a refusal of token or password without one
 
 _TOKEN_ERRORS = frozenset(("ExpiredToken", "InvalidToken"))
@@ -288,7 +286,7 @@ def _error(answer: Answer, secrets: Collection[str]) -> PdsError:
     # Without a name it is no answer of a PDS, but of a proxy before it: it refuses nothing.
     if not error or answer.status == 429 or answer.status >= 500 or answer.status < 400:
         text = f"HTTP {answer.status} {error}".rstrip()
-        return PdsUnavailableError(text, _retry_after(answer), answer.status)
+        return PdsUnavailableError(text, retry_after(answer), answer.status)
     return PdsRefusedError(error, message)
 
 
@@ -296,29 +294,6 @@ def _text(value: object, secrets: Collection[str]) -> str:
     """Return what a PDS says, without secrets, cut short, and with nothing to steer a terminal."""
     text = scrub(value, secrets)[:MAX_MESSAGE] if isinstance(value, str) else ""
     return "".join(char if char.isprintable() else " " for char in text)
-
-
-def _retry_after(answer: Answer) -> float | None:
-    """Return the seconds that `Retry-After`, or else `RateLimit-Reset`, asks us to wait."""
-    wait = answer.headers.get("retry-after")
-    reset = answer.headers.get("ratelimit-reset") if answer.status == 429 else None
-    try:
-        if wait is not None and wait.strip().isdecimal():
-            seconds = float(wait)
-        elif wait is not None:
-            seconds = parsedate_to_datetime(wait).timestamp() - _sent_at(answer)
-        elif reset is not None and reset.strip().isdecimal():
-            seconds = float(reset) - _sent_at(answer)
-        else:
-            return None
-    except (KeyError, ValueError, TypeError, OverflowError):
-        return None
-    return min(max(seconds, 0.0), MAX_RETRY_AFTER)
-
-
-def _sent_at(answer: Answer) -> float:
-    """Return when that was by the clock of the host, in Unix seconds."""
-    return parsedate_to_datetime(answer.headers["date"]).timestamp()
 
 
 def _tokens(answer: dict[str, Any], secrets: Collection[str]) -> Tokens:

@@ -142,7 +142,10 @@ class Publisher:
         if pds is None:
             return await self._postpone(did, identity.without_pds, again)
         # The host's turn first: repos that wait for a slow host take no slot from the others.
-        async with self._health.turn(pds, insist=insist) as is_well, self._slots:
+        ordered = await outbox.ordered_at(self._db, did)
+        asked_at = -math.inf if ordered is None else ordered / 1000
+        turn = self._health.turn(pds, insist=insist, asked_at=asked_at)
+        async with turn as is_well, self._slots:
             if not is_well:
                 await self._postpone(did, self._health.error(pds), self._health.until(pds))
                 return False

@@ -102,6 +102,7 @@ AT_THE_TERMINAL = {
     "invites.count_live",
     "outbox.drop",
     "outbox.listing",
+    "outbox.retry_now",
     "repos.sample",
     "resyncs.ask",
     "resyncs.count",
