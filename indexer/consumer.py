@@ -14,7 +14,7 @@ from indexer.proof.verify import is_old_form
 from indexer.prover import Prover, did_of
 from indexer.records import Scope
 from indexer.rules.projection import Change, Desynchronize, Keep, Projection
-from indexer.store import cursors, repos
+from indexer.store import cursors, outbox, repos, resyncs
 from indexer.store.cursors import Cursor
 from indexer.store.db import Database, Transaction
 from indexer.stream.decode import MAX_SEQ
@@ -166,6 +166,9 @@ class Consumer:
             if fell and self._keep is not None:
                 # Before the commit: what fell is said to nobody, so nothing would say it again.
                 await self._keep(fell)
+            if back := [] if self._is_replay else _may_be_back(events):
+                await outbox.hasten(tx, back, now)
+                await resyncs.hasten(tx, back, now)
             if position != self._saved:
                 # The last statement of the same transaction, so that a crash leaves both or
                 # neither: no frame is lost, and one that comes again changes nothing.
@@ -245,6 +248,15 @@ class Consumer:
         """Learn which repos are tracked since the last look, also by a replay beside us."""
         self._last_repo, dids = await repos.newcomers(self._db, self._last_repo)
         self._tracked.update(dids)
+
+
+def _may_be_back(events: list[Event]) -> list[str]:
+    """Return the accounts that are served again, maybe elsewhere, by what their hosts say."""
+    return [
+        event.did
+        for event in events
+        if isinstance(event, Identity) or (isinstance(event, Account) and event.active)
+    ]
 
 
 def cursor_checkpoint(relay: str) -> Checkpoint:

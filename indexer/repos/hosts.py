@@ -37,12 +37,13 @@ class RepoUnavailable(Exception):
     """A repo can't be had now; the text says why.
 
     `until` is when its host may be asked again, in Unix seconds, where that is known: then it was
-    not even tried.
+    not even tried. `moved` is whether another host is to be asked, and that at once.
     """
 
-    def __init__(self, message: str, until: float | None = None) -> None:
+    def __init__(self, message: str, until: float | None = None, *, moved: bool = False) -> None:
         super().__init__(message)
         self.until = until
+        self.moved = moved
 
 
 @dataclass(frozen=True, slots=True)

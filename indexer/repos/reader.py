@@ -154,7 +154,9 @@ class RepoReader:
         fresh = await self.refresh(did)
         if fresh is None or fresh.pds != pds:
             # The old host of an account that has moved says so too.
-            raise RepoUnavailable(f"{pds}: {not_served.error}; the account may have moved")
+            moved = fresh is not None and fresh.pds is not None
+            text = f"{pds}: {not_served.error}; the account may have moved"
+            raise RepoUnavailable(text, moved=moved)
         if not_served.hosting is None:
             raise RepoUnavailable(f"{pds}: HTTP {not_served.status} {not_served.error}")
         return not_served.hosting

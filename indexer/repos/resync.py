@@ -127,9 +127,11 @@ class Resyncer:
             # Of a thousand repos of a host that fails, two were asked for: all are due when it is
             # well.
             retry_at = math.ceil(error.until * 1000)
+        if is_tried and await self._has_moved(did, error):
+            retry_at = self._now()
         text = str(error)[:MAX_ERROR]
         async with self._db.transaction() as tx:
-            await resyncs.put_off(tx, did, text, retry_at, counts=is_tried)
+            await resyncs.put_off(tx, did, text, retry_at, counts=is_tried, now=self._now())
         _log.info(
             "resync.failed" if is_tried else "resync.postponed",
             did=did,
@@ -227,6 +229,14 @@ class Resyncer:
             return False
         newest = await self._reader.hosts.latest_rev(look.pds, known.did, look.tally)
         return newest == known.rev
+
+    async def _has_moved(self, did: str, error: RepoUnavailable) -> bool:
+        """Whether the account has another PDS by now than the one that was asked."""
+        before = self._identities.known(did)
+        fresh = await self._refresh(did)
+        if before is None or fresh is None:
+            return error.moved
+        return error.moved or fresh.pds not in (None, before.pds)
 
     async def _refresh(self, did: str) -> Identity | None:
         return await self._reader.refresh(did)

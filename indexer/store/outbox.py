@@ -181,14 +181,19 @@ async def mark_gone(tx: Transaction, uri: str, record_rev: str, now: int) -> boo
 
 
 async def mark_failed(
-    tx: Transaction, uris: Iterable[str], error: str, *, now: int, retry_at: int
+    tx: Transaction, uris: Iterable[str], error: str, *, now: int, retry_at: int, until: int = 0
 ) -> None:
+    """Put off what was claimed up to `until`; what was made due since is tried again at once."""
     await tx.execute_many(
         """
-        update outbox set due_at = :retry_at, error = :error, updated_at = :now
+        update outbox set due_at = case when due_at < :until then due_at else :retry_at end,
+                          error = :error, updated_at = :now
         where uri = :uri and +state in ('pending', 'sent')
         """,
-        [{"uri": uri, "error": error, "retry_at": retry_at, "now": now} for uri in uris],
+        [
+            {"uri": uri, "until": until, "error": error, "retry_at": retry_at, "now": now}
+            for uri in uris
+        ],
     )
 
 
@@ -223,6 +228,21 @@ async def unblock_repo(tx: Transaction, did: str, now: int) -> int:
         where did = :did and state = 'blocked'
         """,
         {"did": did, "now": now},
+    )
+
+
+async def hasten(tx: Transaction, dids: Iterable[str], now: int) -> int:
+    """Make due at once what was put off of accounts that may be back; return how many rows.
+
+    What is `sent` and did not fail goes on waiting for the firehose.
+    """
+    return await tx.execute(
+        """
+        update outbox set due_at = :now, attempts = 0, updated_at = :now
+        where did in (select value from json_each(:dids)) and state in ('pending', 'sent')
+            and due_at > :now and (state = 'pending' or error is not null)
+        """,
+        {"dids": json_list(dids), "now": now},
     )
 
 

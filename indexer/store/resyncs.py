@@ -54,21 +54,25 @@ async def claim(tx: Transaction, dids: Iterable[str], until: int) -> dict[str, C
 
 
 async def put_off(
-    tx: Transaction, did: str, error: str, retry_at: int, *, counts: bool = True
+    tx: Transaction, did: str, error: str, retry_at: int, *, counts: bool = True, now: int = -1
 ) -> None:
-    """Let a repo that was taken up wait; unless it `counts`, that was no attempt."""
+    """Let a repo that was taken up wait; unless it `counts`, that was no attempt.
+
+    What was made due meanwhile, up to `now` (Unix ms), is tried again at once.
+    """
     await tx.execute(
         """
         update repos set
             sync = case when sync = 'pending' and (whole_rev is not null or hosting <> 'active')
                         then 'desynchronized' else sync end,
-            resync_due_at = :retry_at, resync_error = :error,
+            resync_due_at = case when resync_due_at <= :now then resync_due_at else :retry_at end,
+            resync_error = :error,
             resync_attempts = max(resync_attempts - (not :counts), 0),
             -- Who puts off and off again is not waited for either.
             awaited = case when :counts then 0 else max(awaited - 1, 0) end
         where did = :did
         """,
-        {"did": did, "error": error, "retry_at": retry_at, "counts": counts},
+        {"did": did, "error": error, "retry_at": retry_at, "counts": counts, "now": now},
     )
 
 
@@ -132,6 +136,21 @@ async def ask(tx: Transaction, did: str, now: int | None = None, *, whole: bool 
         where did = :did
         """,
         {"did": did, "whole": whole},
+    )
+
+
+async def hasten(tx: Transaction, dids: Iterable[str], now: int) -> int:
+    """Make due at once what was put off of accounts that may be back; return how many repos.
+
+    A claim is no more than a time too: who works at it goes on, and is not disturbed.
+    """
+    return await tx.execute(
+        """
+        update repos set resync_due_at = :now, resync_attempts = 0
+        where did in (select value from json_each(:dids)) and sync <> 'synchronized'
+            and hosting <> 'deleted' and resync_due_at > :now
+        """,
+        {"dids": json_list(dids), "now": now},
     )
 
 

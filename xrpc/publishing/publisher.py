@@ -347,8 +347,9 @@ class Publisher:
             retry_at = math.ceil(max(own, self._health.until(pds)) * 1000)
         now = self._now()
         async with self._db.transaction() as tx:
+            uris = [row.uri for row in rows]
             await outbox.mark_failed(
-                tx, [row.uri for row in rows], str(error)[:MAX_ERROR], now=now, retry_at=retry_at
+                tx, uris, str(error)[:MAX_ERROR], now=now, retry_at=retry_at, until=rows[0].due_at
             )
         _log.warning(
             "publish.failed",

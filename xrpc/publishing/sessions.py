@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 from indexer import log
 from indexer.identity.model import IdentityError
 from indexer.identity.resolver import IdentityResolver
-from indexer.store import audit, outbox, pause, sessions
+from indexer.store import audit, outbox, pause, resyncs, sessions
 from indexer.store.db import Database, Reader
 from xrpc.publishing.keys import NoSessionError
 from xrpc.publishing.pds import (
@@ -181,6 +181,8 @@ class Sessions:
         async with self._db.transaction() as tx:
             await sessions.save(tx, did, tokens.handle, identity.pds, self._vault.seal(tokens), now)
             await outbox.unblock_repo(tx, did, now)
+            await outbox.hasten(tx, [did], now)
+            await resyncs.hasten(tx, [did], now)
             await audit.write(tx, "operator", "login", [did], None, now)
         return tokens
 
