@@ -17,6 +17,7 @@ from indexer.identity.model import IdentityError
 from indexer.identity.resolver import IdentityResolver
 from indexer.journal.reader import JournalError
 from indexer.lock import LockError, ReplacedError
+from indexer.net.egress import EgressError
 from indexer.net.guard import guarded_client
 from indexer.prover import Prover
 from indexer.records import Scope
@@ -118,6 +119,7 @@ def told_plainly() -> Iterator[None]:
     except (
         ConfigError,
         DatabaseError,
+        EgressError,
         JournalError,
         LockError,
         ReplacedError,

@@ -110,7 +110,7 @@ async def _daemon(
             db,
             scope,
             make_prover(settings, resolver, scope),
-            source=Firehose(settings.relay),
+            source=Firehose(settings.relay, allow_private=settings.allow_private_hosts),
             relay=settings.relay_host,
             start=start,
             known=known,
@@ -241,7 +241,11 @@ def _listen(name: str, address: str) -> socket.socket:
     host = host.strip("[]")
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, int(port)), family=family, backlog=BACKLOG)
+        # Where the system tells both families apart, all of IPv6 alone is not what is meant.
+        both = host == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server(
+            (host, int(port)), family=family, backlog=BACKLOG, dualstack_ipv6=both
+        )
     except OSError as error:
         # Python adds to the system's words, but for a name that is not resolved (errno below 0).
         number = error.errno or 0

@@ -65,7 +65,7 @@ async def _record(
     if seconds is not None:
         loop.call_later(seconds, stop.set)
     writer = Writer(file, settings.relay_host)
-    source = Firehose(settings.relay)
+    source = Firehose(settings.relay, allow_private=settings.allow_private_hosts)
     recorder = Recorder(source, writer, start=start, last=last, most=most)
     try:
         with closing(writer), showing() as show:

@@ -86,7 +86,8 @@ async def _replay(settings: Settings, file: Path | None, first: int, last: int |
                     db,
                     scope,
                     make_prover(settings, resolver, scope),
-                    source=recording or Firehose(settings.relay),
+                    source=recording
+                    or Firehose(settings.relay, allow_private=settings.allow_private_hosts),
                     relay=recording.relay if recording else settings.relay_host,
                     first=first,
                     last=last,

@@ -15,6 +15,7 @@ import dns.exception
 import dns.rdatatype
 import httpx
 
+from indexer import log
 from indexer.identity.cache import Cache, NotAsked
 from indexer.identity.did_document import parse_document
 from indexer.identity.model import Identity, IdentityError, Reason
@@ -32,6 +33,8 @@ MAX_DOCUMENT = 65_536  # bytes
 MAX_WELL_KNOWN = 2_048  # bytes: a DID is no longer
 MAX_CACHED = 20_000  # DIDs, and as many handles
 SLOTS = 32  # requests at once to PLC, and as many to did:web hosts, besides those of shares
+
+_log = log.get("identity")
 
 # Sources: RFC 6761, RFC 7686, and the list of atproto.com/specs/handle; `test` is for development.
 _RESERVED = {"alt", "arpa", "example", "internal", "invalid", "local", "localhost", "onion"}
@@ -68,6 +71,7 @@ class IdentityResolver:
         self._handle_resolver = handle_resolver and handle_resolver.rstrip("/")
         self._names = names
         self._slots = _Slots(SLOTS)
+        self._plc_failure: str | None = None  # the last one that the log was told
         self._identities: Cache[Identity] = Cache(size, FRESH, STALE, clock)
         self._handles: Cache[str] = Cache(size, FRESH_HANDLE, 0.0, clock)
 
@@ -145,8 +149,16 @@ class IdentityResolver:
                 self._client, url, max_bytes=MAX_DOCUMENT, deadline=DEADLINE
             )
         except FetchError as error:
+            if did.startswith("did:plc:"):
+                self._tell_of_plc(error)
             raise IdentityError(_reason(error)) from error
         return parse_document(did, document, allow_private=self._allow_private)
+
+    def _tell_of_plc(self, error: FetchError) -> None:
+        """Log why the directory, which the operator chose, is not reached; the same cause once."""
+        if error.reason == "unreachable" and str(error) != self._plc_failure:
+            self._plc_failure = str(error)
+            _log.warning("plc.failed", plc=self._plc_url, error=self._plc_failure)
 
     async def _ask_handle(self, handle: str) -> str:
         did = await (self._did_by_resolver if self._handle_resolver else self._did_by_dns)(handle)

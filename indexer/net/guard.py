@@ -14,6 +14,15 @@ from typing import Any, Literal
 import httpcore
 import httpx
 
+from indexer.net.egress import (
+    MAX_HEAD,
+    Proxy,
+    ProxyAnswer,
+    ProxyRefused,
+    cause_of,
+    proxy_for,
+    trust,
+)
 from indexer.net.names import Names
 from indexer.net.public_addresses import is_public
 
@@ -38,11 +47,13 @@ Reason = Literal[
 class FetchError(Exception):
     """A request that gave nothing to use, with a `reason` from a closed set.
 
-    `status` is there for `bad_status` alone. What the host said is not repeated.
+    `status` is there for `bad_status` alone, `cause` for `unreachable`: what failed, in words for
+    a log. What the host said is not repeated.
     """
 
-    def __init__(self, reason: Reason, status: int | None = None) -> None:
-        super().__init__(reason if status is None else f"{reason} {status}")
+    def __init__(self, reason: Reason, status: int | None = None, cause: str | None = None) -> None:
+        text = reason if status is None else f"{reason} {status}"
+        super().__init__(text if cause is None else f"{text} ({cause})")
         self.reason: Reason = reason
         self.status = status
 
@@ -68,7 +79,7 @@ def as_fetch_errors() -> Iterator[None]:
         ValueError,  # UnicodeError and idna's errors are of this kind
         RecursionError,
     ) as error:
-        raise FetchError("unreachable") from error
+        raise FetchError("unreachable", cause=cause_of(error)) from error
 
 
 def guarded_client(
@@ -82,12 +93,14 @@ def guarded_client(
 
     `allow_private` lifts both, for a network on one machine. The hosts of `own_urls` are those that
     the operator chose: however long the look-ups of other names take, these are not held up.
-    `timeout` in seconds is for each step. `trust` replaces the usual authorities. The client reads
-    no proxy, netrc or certificate from the environment, keeps no cookies, follows no redirect
-    unless asked to, and accepts no compressed answer. Its transport raises `FetchError`.
+    `timeout` in seconds is for each step. `trust` replaces those whom this machine trusts. Through
+    a proxy of the environment the client goes to the very addresses that it has checked, by https;
+    it reads no netrc, keeps no cookies, follows no redirect unless asked to, and accepts no
+    compressed answer. Its transport raises `FetchError`. Raises `EgressError` for a variable of the
+    environment that can't be used.
     """
     return httpx.AsyncClient(
-        transport=_GuardedTransport(_Dialler(allow_private, own_urls), allow_private, trust),
+        transport=_GuardedTransport(allow_private, own_urls, trust),
         timeout=timeout,
         max_redirects=MAX_REDIRECTS,
         trust_env=False,
@@ -97,28 +110,26 @@ def guarded_client(
 
 
 class _GuardedTransport(httpx.AsyncBaseTransport):
-    """One connection pool whose connections are dialled by `_Dialler`."""
+    """A connection pool for each scheme whose connections are dialled by `_Dialler`."""
 
     def __init__(
-        self, dialler: "_Dialler", allow_private: bool, trust: ssl.SSLContext | None
+        self, allow_private: bool, own_urls: Collection[str], trusted: ssl.SSLContext | None
     ) -> None:
-        self._schemes = {"https", "http"} if allow_private else {"https"}
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=trust or httpx.create_ssl_context(trust_env=False),
-            max_connections=MAX_CONNECTIONS,
-            max_keepalive_connections=20,
-            keepalive_expiry=15.0,  # seconds
-            network_backend=dialler,
-        )
+        trusted = trusted or trust()
+        dialler = _Dialler(allow_private, own_urls)
+        self._pools = {"https": _pool(trusted, _ThroughProxy(dialler))}
+        if allow_private:  # plain http goes the straight way: proxies connect to TLS alone
+            self._pools["http"] = _pool(trusted, dialler)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         # Here and not in `fetch`, since each redirect comes by.
         url = request.url
-        if url.scheme not in self._schemes or url.userinfo or not url.host:
+        pool = self._pools.get(url.scheme)
+        if pool is None or url.userinfo or not url.host:
             raise FetchError("refused_url")
         assert isinstance(request.stream, httpx.AsyncByteStream)  # noqa: S101 (for the type)
         with as_fetch_errors():
-            answer = await self._pool.handle_async_request(
+            answer = await pool.handle_async_request(
                 httpcore.Request(
                     method=request.method,
                     url=httpcore.URL(
@@ -141,7 +152,20 @@ class _GuardedTransport(httpx.AsyncBaseTransport):
         return httpx.Response(answer.status, headers=headers, stream=_Body(answer))
 
     async def aclose(self) -> None:
-        await self._pool.aclose()
+        for pool in self._pools.values():
+            await pool.aclose()
+
+
+def _pool(
+    trusted: ssl.SSLContext, backend: httpcore.AsyncNetworkBackend
+) -> httpcore.AsyncConnectionPool:
+    return httpcore.AsyncConnectionPool(
+        ssl_context=trusted,
+        max_connections=MAX_CONNECTIONS,
+        max_keepalive_connections=20,
+        keepalive_expiry=15.0,  # seconds
+        network_backend=backend,
+    )
 
 
 class _Body(httpx.AsyncByteStream):
@@ -177,7 +201,7 @@ class _Dialler(httpcore.AsyncNetworkBackend):
     ) -> httpcore.AsyncNetworkStream:
         with as_fetch_errors():
             async with asyncio.timeout(timeout):
-                addresses = await self._addresses(host, port)
+                addresses = await self.addresses(host, port)
                 for address, dialled_port in addresses[:-1]:
                     share = None if timeout is None else timeout / len(addresses)
                     try:
@@ -186,16 +210,62 @@ class _Dialler(httpcore.AsyncNetworkBackend):
                         continue
                 return _Stream(await self._tcp.connect_tcp(*addresses[-1], timeout))
 
-    async def _addresses(self, host: str, port: int) -> list[tuple[str, int]]:
+    async def addresses(self, host: str, port: int) -> list[tuple[str, int]]:
         """Return what may be dialled for this host, in the system's order of preference."""
         names = self._own_names if host in self._own_hosts else self._names
         addresses = await names.find(host, port)
         if not addresses:
-            raise FetchError("unreachable")
+            raise FetchError("unreachable", cause="name not found")
         # One private address is enough to refuse a name: which one is dialled would be luck.
         if not self._allow_private and not all(is_public(address) for address, _ in addresses):
             raise FetchError("refused_address")
         return addresses[:MAX_ADDRESSES]
+
+
+class _ThroughProxy(httpcore.AsyncNetworkBackend):
+    """Dials by the proxy of the environment, if there is one for a host, else as `_Dialler`.
+
+    The name is looked up and judged here all the same: the proxy is told an address. Only where
+    the proxy itself is, is the operator's choice.
+    """
+
+    def __init__(self, dialler: "_Dialler") -> None:
+        self._dialler = dialler
+        self._tcp = httpcore.AnyIOBackend()
+        proxy_for("", 443)  # what can't be used is to be told at once
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 (the signature is httpcore's)
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        proxy = proxy_for(host, port)
+        if proxy is None:
+            return await self._dialler.connect_tcp(host, port, timeout)
+        with as_fetch_errors():
+            async with asyncio.timeout(timeout):
+                addresses = await self._dialler.addresses(host, port)
+                for address, dialled_port in addresses[:-1]:
+                    try:
+                        return await self._connect(proxy, address, dialled_port)
+                    except ProxyRefused:
+                        continue
+                return await self._connect(proxy, *addresses[-1])
+
+    async def _connect(self, proxy: Proxy, address: str, port: int) -> httpcore.AsyncNetworkStream:
+        stream = _Stream(await self._tcp.connect_tcp(proxy.host, proxy.port))
+        try:
+            await stream.write(proxy.request(address, port))
+            answer = ProxyAnswer()
+            while not answer.take(await stream.read(MAX_HEAD)):
+                pass
+        except BaseException:
+            await stream.aclose()
+            raise
+        return stream
 
 
 class _Stream(httpcore.AsyncNetworkStream):

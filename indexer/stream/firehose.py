@@ -5,11 +5,13 @@ Source: atproto.com/specs/event-stream and atproto.com/specs/sync.
 
 import asyncio
 import random
+import socket
+import ssl
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AsyncExitStack
-from typing import Protocol
+from typing import Any, Protocol
 
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
     ConnectionClosed,
     ConnectionClosedOK,
@@ -19,6 +21,9 @@ from websockets.exceptions import (
 )
 
 from indexer import log
+from indexer.net.egress import cause_of, open_tunnel, proxy_for, trust
+from indexer.net.guard import MAX_ADDRESSES
+from indexer.net.public_addresses import is_public
 from indexer.stream.transport import MAX_FRAME, StreamSocket
 
 OPEN_TIMEOUT = 15.0  # seconds for DNS, TCP, TLS and the handshake together
@@ -94,8 +99,13 @@ class Source(Protocol):
 class Firehose:
     """The stream of one relay: it never ends."""
 
-    def __init__(self, relay: str) -> None:
+    def __init__(self, relay: str, *, allow_private: bool = False) -> None:
         self._relay = relay
+        self._allow_private = allow_private
+        self._trust: ssl.SSLContext | None = None
+        if relay.startswith("wss:"):
+            self._trust = trust()
+            proxy_for("", 443)  # what can't be used is to be told at once
 
     async def connections(
         self, cursor: Callable[[], int | None]
@@ -117,7 +127,7 @@ class Firehose:
                     socket = await stack.enter_async_context(self._connect(behind))
                     assert isinstance(socket, StreamSocket)  # noqa: S101 (as asked for)
                 except _UNREACHABLE as error:
-                    reason = str(error) or type(error).__name__
+                    reason = cause_of(error) or str(error) or type(error).__name__
                 else:
                     _log.info("firehose.connected", relay=self._relay, cursor=behind)
                     connection = Connection(socket)
@@ -139,9 +149,11 @@ class Firehose:
             )
             await asyncio.sleep(pause)
 
-    def _connect(self, cursor: int | None) -> connect:
-        return connect(
+    def _connect(self, cursor: int | None) -> "_Connect":
+        return _Connect(
             subscribe_url(self._relay, cursor),
+            self._trust,
+            self._allow_private,
             create_connection=StreamSocket,
             max_size=MAX_FRAME,
             compression=None,  # relays send none, and a stranger's could be a bomb
@@ -151,6 +163,38 @@ class Firehose:
             ping_timeout=PING_TIMEOUT,
             user_agent_header="rescind",
         )
+
+
+class _Connect(connect):
+    """websockets', but that it takes the way out that all other traffic takes.
+
+    Through a proxy the relay's name is looked up and judged here, and the proxy told an address.
+    """
+
+    def __init__(
+        self, url: str, trusted: ssl.SSLContext | None, allow_private: bool, **options: Any
+    ) -> None:
+        if trusted is not None:
+            options["ssl"] = trusted
+        super().__init__(url, proxy=None, **options)
+        self._allow_private = allow_private
+
+    async def open_tcp_connection(self) -> ClientConnection:
+        at = self.ws_uri
+        proxy = proxy_for(at.host, at.port) if at.secure else None
+        if proxy is None:
+            return await super().open_tcp_connection()
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(at.host, at.port, type=socket.SOCK_STREAM)
+        addresses = [(str(to[0]), int(to[1])) for *_, to in found]
+        if not self._allow_private and not all(is_public(address) for address, _ in addresses):
+            raise OSError("the relay's name leads to an address that is not public")
+        options = self.create_connection_kwargs
+        options["sock"] = await open_tunnel(proxy, addresses[:MAX_ADDRESSES])
+        try:
+            return await super().open_tcp_connection()
+        finally:
+            del options["sock"]  # a redirect leads to another one
 
 
 # A ValueError is a redirect to a host name or a port that can't be.

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -70,12 +71,13 @@ class Relay:
 
 
 @asynccontextmanager
-async def relaying() -> AsyncIterator[Relay]:
+async def relaying(tls: ssl.SSLContext | None = None) -> AsyncIterator[Relay]:
     relay = Relay()
     server = await serve(
         relay._handle,
         "127.0.0.1",
         0,
+        ssl=tls,
         process_request=relay._answer,
         max_size=None,
         compression=None,

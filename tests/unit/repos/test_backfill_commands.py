@@ -201,7 +201,7 @@ async def test_a_backfill_at_a_relay_that_is_down_is_one_line(
     assert found.exit_code == 1
     last = found.stderr.strip().splitlines()[-1]
     assert last.startswith("Error: the relay can't be searched: ")
-    assert last.endswith("unreachable")
+    assert last.endswith("unreachable (connection refused)")
 
 
 @pytest.mark.parametrize(
