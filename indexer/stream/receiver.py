@@ -155,10 +155,13 @@ class Receiver:
             event = decode(frame, collections, tracked)
             if isinstance(event, Skipped):
                 stats.skipped[event.reason] += 1
-                if event.seq is not None:
-                    self._reach(connection, event.seq, event.time, frame)
-                    if self._leaves:
-                        return
+                seq, sent, _ = event
+                if (
+                    seq is not None
+                    and not self._reach(connection, seq, sent, frame)
+                    and self._leaves
+                ):
+                    return
                 continue
             if isinstance(event, StreamError):
                 self._fail(event)
