@@ -12,8 +12,8 @@ from hashlib import sha256
 
 from indexer import log
 from indexer.store.cursors import Cursor
-from indexer.stream.decode import decode
-from indexer.stream.events import Commit, Info, Skipped, StreamError
+from indexer.stream.decode import MAX_SEQ, decode
+from indexer.stream.events import Commit, Event, Info, Skipped, StreamError
 from indexer.stream.firehose import Connection, Source
 from indexer.stream.inbox import Inbox
 from indexer.stream.sequence import FAR_AHEAD, Sequence, Verdict
@@ -145,8 +145,10 @@ class Receiver:
 
     async def _take(self, connection: Connection, frames: list[bytes]) -> None:
         """Decode frames, and put what concerns us into the inbox."""
-        stats, inbox = self._stats, self._inbox
+        stats = self._stats
         collections, tracked = self._collections, self._tracked
+        skipped, sequence = stats.skipped, self._sequence
+        near = FAR_AHEAD if self._last == MAX_SEQ else 0  # a replay looks where it is to end
         since = time.monotonic()
         for frame in frames:
             stats.frames += 1
@@ -154,33 +156,37 @@ class Receiver:
                 since = await turn(since)
             event = decode(frame, collections, tracked)
             if isinstance(event, Skipped):
-                stats.skipped[event.reason] += 1
-                seq, sent, _ = event
-                if (
-                    seq is not None
-                    and not self._reach(connection, seq, sent, frame)
-                    and self._leaves
-                ):
-                    return
-                continue
-            if isinstance(event, StreamError):
-                self._fail(event)
-                return
-            if isinstance(event, Commit):
-                # From here on, not from when it is applied: what follows at once about this
-                # repo concerns us too.
-                tracked.add(event.repo)
-            await inbox.room()
-            if isinstance(event, Info):
-                if event.name == OUTDATED_CURSOR:
-                    self._sequence.told_of_gap()
-            elif event.seq is not None:
-                counts = self._reach(connection, event.seq, event.time, frame)
-                if self._leaves:
-                    return
-                if not counts:
+                seq, sent, reason = event
+                skipped[reason] += 1
+                before = self._seq
+                if seq is None:
+                    continue  # it has no place in the stream
+                if sequence.is_smooth and before is not None and before < seq <= before + near:
+                    # What `_reach` does first, without the call: most frames end here.
+                    self._seq, self._sent, self._frame = seq, sent, frame
                     continue
-            inbox.put(event)  # no await since the position moved: both, or neither
+                self._reach(connection, seq, sent, frame)
+            else:
+                await self._take_event(connection, event, frame)
+            if self._leaves:
+                return
+
+    async def _take_event(self, connection: Connection, event: Event, frame: bytes) -> None:
+        """Put what concerns us into the inbox, and note where the stream stands."""
+        if isinstance(event, StreamError):
+            self._fail(event)
+            return
+        if isinstance(event, Commit):
+            # From here on, not from when it is applied: what follows at once about this repo
+            # concerns us too.
+            self._tracked.add(event.repo)
+        await self._inbox.room()
+        if isinstance(event, Info):
+            if event.name == OUTDATED_CURSOR:
+                self._sequence.told_of_gap()
+        elif event.seq is not None and not self._reach(connection, event.seq, event.time, frame):
+            return
+        self._inbox.put(event)  # no await since the position moved: both, or neither
 
     def _reach(self, connection: Connection, seq: int, sent: str | None, frame: bytes) -> bool:
         """Move the position; return whether the frame counts. The connection may have to end."""
