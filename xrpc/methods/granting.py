@@ -7,7 +7,7 @@ from typing import Any
 
 from indexer import log
 from indexer.lexicon.syntax import format_datetime
-from indexer.records import InvalidRecord, Row
+from indexer.records import MAX_NAME, InvalidRecord, Row
 from indexer.store import audit, verifications
 from xrpc.errors import (
     ForbiddenError,
@@ -87,6 +87,9 @@ def _check(
             failures.append({"subject": subject, "error": error})
             continue
         try:
+            # It would be kept cut short, and say something else than the repo.
+            if len(one["displayName"].encode()) > MAX_NAME:
+                raise InvalidRecord(f"displayName: must have at most {MAX_NAME} bytes")
             services.scope.check(collection, record)
         except InvalidRecord as invalid:
             failures.append({"subject": subject, "error": str(invalid)})

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from indexer.lexicon.syntax import format_datetime, is_tid
-from indexer.records import MAX_DISPLAY_NAME
+from indexer.records import MAX_NAME
 from tests.support.fake_pds import APPLY, REFRESH, drop, hang, says
 from tests.support.xrpc_world import (
     ALICE,
@@ -131,18 +131,18 @@ async def test_without_a_session_of_the_verifier_it_is_said_what_to_do(world: Wo
 async def test_what_can_not_be_granted_fails_by_itself_and_the_others_are_granted(
     world: World,
 ) -> None:
-    too_long = asked(CAROL, "carol.test", "x" * (MAX_DISPLAY_NAME + 1))
+    too_long = asked(CAROL, "carol.test", "x" * (MAX_NAME + 1))
     views, failures = await grant(
         world, asked(BOB, "Handle.Invalid"), ALICE_ASKED, too_long, asked(CAROL, "handle.invalid")
     )
     assert [view["subject"] for view in views] == [ALICE]
     assert [failure["subject"] for failure in failures] == [BOB, CAROL, CAROL]
     assert ["handle.invalid" in failure["error"] for failure in failures] == [True, False, True]
-    assert str(MAX_DISPLAY_NAME) in failures[1]["error"]
+    assert str(MAX_NAME) in failures[1]["error"]
 
 
-async def test_the_longest_name_that_is_indexed_is_granted(world: World) -> None:
-    views, failures = await grant(world, asked(BOB, "bob.test", "x" * MAX_DISPLAY_NAME))
+async def test_the_longest_name_that_is_kept_whole_is_granted(world: World) -> None:
+    views, failures = await grant(world, asked(BOB, "bob.test", "x" * MAX_NAME))
     assert (len(views), failures) == (1, [])
 
 
