@@ -84,7 +84,8 @@ class Stage:
         relay = self.relay_host
         async with await Database.open(self._index) as db, db.transaction() as tx:
             await repos.save(tx, map(worker.whole, self.corpus.repos["ours"]))
-            await cursors.save(tx, relay, Cursor(BASE, None, now))
+            # From the oldest on: the relay has no frame at `BASE`, to ask for it again.
+            await cursors.save(tx, relay, Cursor(0, None, now))
             await backfills.begin(tx, relay, SCOPE.collections)
             for search in await backfills.load(tx, relay):
                 await backfills.advance(tx, relay, search, None, 0, now)

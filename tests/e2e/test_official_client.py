@@ -200,7 +200,11 @@ async def test_the_client_makes_a_space_lets_a_guest_in_and_revokes_the_invites(
         seen = await client.call_directly(daemon.url, f"{SPACE}.getSpace", given)
         assert seen.data == {"space": space}
 
-        assert await tell(guest, "invite.redeem", token=join["token"]) == {"spaceUri": uri}
+        assert await tell(guest, "invite.redeem", token=join["token"]) == {
+            "spaceUri": uri,
+            "perms": "write",
+            "kind": "join",
+        }
         assert await ask(guest, "getSpace", uri=uri) == {"space": space}
         assert await ask(guest, "listSpaces") == {"spaces": [space]}
         assert await ask(guest, "whoami", spaceUri=uri) == {"isOwner": False, "isMember": True}

@@ -69,7 +69,7 @@ async def test_an_owner_makes_a_space_and_an_invite_and_a_guest_comes_in(
     assert record["value"]["tokenHash"] == invite["tokenHash"]
     assert token not in str(record)
     came = await guest.call(REDEEM, {"token": token}, daemon.service)
-    assert came.json() == {"spaceUri": space["uri"]}
+    assert came.json() == {"spaceUri": space["uri"], "perms": "write", "kind": "join"}
     found = await ask(daemon, guest, WHOAMI, spaceUri=space["uri"])
     assert found == {"isOwner": False, "isMember": True}
     assert token not in daemon.log.read_text()

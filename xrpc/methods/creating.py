@@ -79,7 +79,7 @@ async def create(
             f"the PDS did not answer ({text}); nothing is known to be written, try again"
         ) from error
     _log.info("create.written", repo=session.did, count=len(records), rev=created.rev)
-    await _in_index(services, records, created.rev, deadline)
+    await _in_index(services, call, records, created.rev, deadline)
     return [
         Row(
             uri=record.target.uri,
@@ -154,7 +154,7 @@ async def _within(deadline: float, work: Coroutine[Any, Any, R]) -> R:
 
 
 async def _in_index(
-    services: Services, records: Sequence[NewRecord], rev: str, deadline: float
+    services: Services, call: Call, records: Sequence[NewRecord], rev: str, deadline: float
 ) -> None:
     """Return once the index has this commit's records, or after some time."""
     now = asyncio.get_running_loop().time
@@ -162,7 +162,7 @@ async def _in_index(
     if len(records) == 1:  # of many, the firehose is sooner here than as many proofs
         with suppress(TimeoutError):
             async with asyncio.timeout_at(until):
-                if await showing.show(services, records[0]):
+                if await showing.show(services, call, records[0]):
                     return
     did = records[0].did
     while now() < until:

@@ -10,12 +10,12 @@ from indexer.proof.verify import Unproven
 from indexer.rules.projection import Projection
 from indexer.stream.events import Write
 from xrpc.publishing.pds import NewRecord, PdsError, PdsUnavailableError
-from xrpc.services import Services
+from xrpc.services import Call, Services
 
 _log = log.get("showing")
 
 
-async def show(services: Services, record: NewRecord) -> bool:
+async def show(services: Services, call: Call, record: NewRecord) -> bool:
     """Index a record as it stands in its repo; return whether its PDS has proven that it does.
 
     What else the repo holds by then is for the stream, or a resync, to tell.
@@ -30,7 +30,7 @@ async def show(services: Services, record: NewRecord) -> bool:
         return False
     projection = Projection(services.scope, services.settings.relay_host)
     write = Write("create", record.collection, record.rkey, standing.cid, None, standing.block)
-    async with services.database.transaction() as tx:
+    async with services.transaction(call) as tx:
         await projection.show(tx, record.did, standing.rev, write, services.now())
     return True
 

@@ -76,7 +76,7 @@ async def test_one_that_is_served_keeps_its_public_records_and_why_unless_it_is_
     assert (status, "Its records stay" in out, "1 memberships" in out) == (0, True, True)
     assert len(await verifications.load(world.db, [kept])) == 1
     assert [stone.reason for stone in await world.stones(uri)] == ["an impostor"]
-    assert await members.count_of_account(world.db, ALICE) == 0
+    assert await members.count_joined(world.db, ALICE) == 0
 
 
 async def test_what_was_said_of_a_subject_can_be_removed_too(world: World) -> None:
