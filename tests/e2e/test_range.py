@@ -52,6 +52,7 @@ async def test_a_first_start_takes_kilobytes_and_gives_what_the_cars_give(
     await daemon.sees(
         "select 1 from repos where did = ? and sync = 'synchronized'", alice.did, within=30
     )
+    await daemon.sees("select 1 from backfills where settled = 1", within=30)  # whose tokens are
     await daemon.settles()
 
     [told] = resynced(daemon, alice.did)
