@@ -95,14 +95,14 @@ async def measure(corpus: StreamCorpus, cache: Path, plan: Plan) -> Measured:
         )
         for reader in alone:
             await reader.run()
-        await stage.relay.play(replace(plan, frames=LIVE, since=_ms(time.time())))
+        # All that it is to miss was written by now. One stream for both of its lives: a relay that
+        # has another frame at its cursor is another relay to it.
+        written = replace(plan, since=_ms(time.time() - plan.frames / plan.rate))
+        await stage.relay.play(replace(written, frames=LIVE))
         async with stage.running() as daemon:
             await daemon.reaches(BASE + LIVE)
             await daemon.stop()
-            # All that it is to miss was written by now.
-            since = time.time() - plan.frames / plan.rate
-            more = plan.frames + AFTER * plan.rate
-            await stage.relay.play(replace(plan, frames=more, since=_ms(since)))
+            await stage.relay.play(replace(written, frames=plan.frames + AFTER * plan.rate))
             before = len(daemon.logged())
             await stage.start(daemon)
             began, caught_up, said, log = await _watch(daemon, plan.frames, before)

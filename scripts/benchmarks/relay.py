@@ -164,8 +164,10 @@ def stream(wires: Mapping[Pool, Wire], plan: Plan, start: int) -> Iterator[memor
             first = (place + sent) % len(wire)
             taken = min(count - sent, RUN, len(wire) - first)
             if plan.rate:
-                taken = min(taken, _await(plan, number))
-                wire.date(first, taken, format_datetime(round(plan.written_at(number) * 1000)))
+                # Whoever asks again, and from wherever, is shown the same frame with the same date.
+                run = (number - 1) // RUN * RUN + 1
+                taken = min(taken, run + RUN - number, _await(plan, number))
+                wire.date(first, taken, format_datetime(round(plan.written_at(run) * 1000)))
             yield wire.numbered(first, taken, BASE + number)
             sent += taken
             number += taken
